@@ -1,0 +1,77 @@
+"""What a decision did or refused, and why, in words. Pure. No event without a reason."""
+
+from __future__ import annotations
+
+from policies.frame import Frame
+from policies.placing import Shares
+from policies.stage import Stage
+from policies.verdicts import NEW
+from policies.world import Desired, Event, Slice
+
+REFUSALS = {
+    "hold": "an optional move waits: the last one was less than the hold time ago",
+    "governor": "most of all demand would move and a voter dissents: waits for what the next seconds show",
+    "rewound": "optional moves wait for failoverctl unfreeze: the store was restored from a backup",
+    "nowhere to go": "no site may take the traffic; what is served stays",
+}
+
+
+def refusal(refused: str) -> Event:
+    return Event("hold", "", refused, REFUSALS[refused])
+
+
+def events(frame: Frame, slice_: Slice, st: Stage, new: Desired, *, optional: bool, changed: bool) -> tuple[Event, ...]:
+    """In the order of sites; alarms of the service as a whole come last."""
+    prev = slice_.desired
+    found: list[Event] = []
+    for site in sorted(st.standings):
+        found += _of_site(frame, slice_, st, new, site, optional, changed)
+    if slice_.ahead:
+        reason = f"took over generation {slice_.ahead.generation} as it is served"
+        found.append(Event("alarm", "", "rewound", reason))
+    if new.tier and (changed or prev is None or prev.tier != new.tier):
+        found.append(Event("alarm", "", "last_resort", f"no site may take more; served by class: {new.tier}"))
+    if new.shortfall and (prev is None or prev.shortfall != new.shortfall):
+        found.append(Event("alarm", "", "shortfall", f"{new.shortfall:g} of {frame.demand:g} has no room"))
+    return tuple(found)
+
+
+def _of_site(
+    frame: Frame, slice_: Slice, st: Stage, new: Desired, site: str, optional: bool, changed: bool
+) -> list[Event]:
+    found: list[Event] = []
+    standing, state = st.standings[site], st.states[site]
+    before = slice_.desired.sites.get(site, NEW) if slice_.desired else NEW
+    change = _change(frame, st.cur, new.shares, site)
+    if change:
+        evidence = evidence_of(slice_, site)
+        reason = f"{change}; {standing.reason}" + (f" ({evidence})" if evidence else "")
+        found.append(Event("move", site, standing.rule, reason, forced=not optional))
+    if before.rule != standing.rule or before.phase != state.phase:
+        found.append(Event("state", site, standing.rule, standing.reason))
+    if before.addresses and before.addresses != state.addresses:
+        found.append(Event("move", site, standing.rule, f"serves {', '.join(state.addresses)} now"))
+    carries = any(region.get(site) for region in new.shares.values())
+    if standing.rule == "out" and not standing.ladder and carries and (changed or before.rule != "out"):
+        found.append(Event("alarm", site, "hard_out_ignored", "no other site can answer: never-empty wins"))
+    return found
+
+
+def evidence_of(slice_: Slice, site: str) -> str:
+    """A few of the reasons that vantages gave for this site's targets: "timeout connect: site-b, site-c"."""
+    by_reason: dict[str, set[str]] = {}
+    for key, reason in slice_.reasons.items():
+        vantage, _, target = key.partition("/")
+        if f"@{site}/" in target:
+            by_reason.setdefault(reason, set()).add(vantage)
+    return "; ".join(f"{reason}: {', '.join(sorted(by_reason[reason]))}" for reason in sorted(by_reason))[:300]
+
+
+def _change(frame: Frame, before: Shares, after: Shares, site: str) -> str:
+    """ "eu-west 100 -> 0, rest 100 -> 0", or "" where nothing changed."""
+    changes = [
+        f"{region} {before[region].get(site, 0)} -> {after[region].get(site, 0)}"
+        for region in frame.regions
+        if before[region].get(site, 0) != after[region].get(site, 0)
+    ]
+    return ", ".join(changes)
