@@ -1,0 +1,282 @@
+"""The loop of SEE: wheel -> prober -> damping -> reporter.
+
+`step(now_s)` does all the work and is a function of what it is given; `run` calls it whenever something is due or a
+result has come in. The beat is sent by that same step: a loop that hangs falls silent.
+
+Blindness. References are the targets at all other sites, where there are at least two such sites (with only one, its
+death and ours would look the same), and the targets of site "" (`vantage.references`). The vantage is blind while
+every one of them is silent, damped (`Damper.silent`): one lost packet at the last reference that lives must not take
+this vantage's vote away in the middle of a failover. With fewer than two references it cannot tell, and never says
+so.
+
+Sight. Damping leaves a gap in which some target has failed `fall` times and the last reference has not yet: two
+vantages that go dark together would agree, in that gap, that a healthy site is down. So silence makes a target DOWN
+only by a probe that began when a reference had answered, to a probe begun after the target fell silent. Until then
+it is UNKNOWN. This costs no time as long as `fall` - 1 time-outs take longer than a reference's interval.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from probes.damping import Damper
+from probes.target import Cancel, Observation, Prober, Reporter, Sample, Target
+from probes.wheel import Wheel
+
+BEAT_S = 1.0
+TICK_S = 0.001  # steps are at least this far apart, so that a clock that rounds down cannot spin
+SLEPT = "slept"
+NO_RESULT = "broken: no result"
+REFERENCES = "refs"  # the shard of the targets of site ""
+
+
+class _Watch:
+    """One target under watch."""
+
+    __slots__ = (
+        "began_s",
+        "cancel",
+        "damper",
+        "number",
+        "observation",
+        "reference",
+        "sight_s",
+        "silent_since_s",
+        "target",
+    )
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.damper = Damper(target.fall, target.rise, target.clear)
+        self.observation = self.damper.observation(target.id)  # as last put
+        self.reference = False
+        self.cancel: Cancel | None = None  # of the probe that is running
+        self.number = 0  # of that probe: results of earlier ones are ignored
+        self.began_s = 0.0
+        self.sight_s = 0.0  # the vantage's, when that probe began
+        self.silent_since_s: float | None = None  # start of the first of the latest probes that all were silent
+
+    @property
+    def shard(self) -> str:
+        return self.target.site or REFERENCES
+
+
+class Vantage:
+    """One site's prober. `freshness_s` (may be set at any time): a longer gap between steps means that it slept."""
+
+    def __init__(
+        self, site: str, targets: Iterable[Target], prober: Prober, reporter: Reporter, freshness_s: float = 3.0
+    ) -> None:
+        self.site = site
+        self.blind = False
+        self.voids = 0  # results that did not count, since the start
+        self._prober = prober
+        self._reporter = reporter
+        self.freshness_s = freshness_s
+        self._wanted: tuple[Target, ...] | None = tuple(targets)
+        self._watches: dict[str, _Watch] = {}
+        self._references: list[_Watch] = []
+        self._wheel = Wheel(site)
+        self._results: list[tuple[_Watch, int, Sample]] = []
+        self._changed: dict[str, None] = {}  # shards to put
+        self._sight_s = float("-inf")  # start of the latest probe of a reference that was answered
+        self._stepped_s: float | None = None
+        self._beat_s = float("-inf")  # when the next beat is due
+        self._wake: Callable[[], None] = _nothing
+
+    def set_targets(self, targets: Iterable[Target]) -> None:
+        """Watch these from the next step on. Unchanged ones keep their state; timing alone is no change."""
+        self._wanted = tuple(targets)
+        self._wake()
+
+    async def run(self) -> None:
+        """Probe and report until cancelled; then cancel the probes that run. Prober and reporter are the caller's
+        to close. What a prober or reporter raises ends the loop: a vantage that cannot work must be silent."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                woken: asyncio.Future[None] = loop.create_future()
+                self._wake = _setter(woken)
+                due_s = self.step(loop.time())
+                alarm = loop.call_at(due_s, self._wake)
+                try:
+                    await woken
+                finally:
+                    alarm.cancel()
+        finally:
+            self._wake = _nothing
+            for watch in self._watches.values():
+                _stop(watch)
+
+    def step(self, now_s: float) -> float:
+        """Do what is due at `now_s` (the loop's clock) and return when something is due next."""
+        self._notice_sleep(now_s)
+        self._take_targets(now_s)
+        self._take_results(now_s)
+        beat = now_s >= self._beat_s
+        if beat:
+            self._give_up(now_s)
+        for id_ in self._wheel.pop(now_s):
+            self._begin(self._watches[id_], now_s)
+        blind = len(self._references) >= 2 and all(watch.damper.silent for watch in self._references)
+        turned, self.blind = blind != self.blind, blind
+        self._put()
+        if beat or turned:
+            self._reporter.beat(blind)
+            self._beat_s = now_s + BEAT_S
+        next_s = self._wheel.next_s()
+        due_s = self._beat_s if next_s is None else min(next_s, self._beat_s)
+        return max(due_s, now_s + TICK_S)
+
+    def _notice_sleep(self, now_s: float) -> None:
+        """After a gap nothing is known: neither what was seen before it nor what was under way."""
+        last_s, self._stepped_s = self._stepped_s, now_s
+        if last_s is None or now_s - last_s <= self.freshness_s:
+            return
+        for watch in self._watches.values():
+            self.voids += _stop(watch)
+            self._restart(watch, SLEPT)
+            self._add(watch.target, now_s)  # spread anew: all of them are overdue at once
+
+    def _take_targets(self, now_s: float) -> None:
+        """Bring what is watched to what is wanted."""
+        if self._wanted is None:
+            return
+        wanted, self._wanted = {target.id: target for target in self._wanted}, None
+        old, self._watches = self._watches, {}
+        for id_, target in sorted(wanted.items()):
+            watch = old.get(id_)
+            if watch is not None and _same_check(watch.target, target):
+                del old[id_]
+                self._retune(watch, target)
+            else:
+                watch = _Watch(target)
+            self._watches[id_] = watch
+        for watch in old.values():
+            _stop(watch)
+            self._wheel.remove(watch.target.id)
+            self._changed[watch.shard] = None
+        for watch in self._watches.values():
+            if watch.target.id not in self._wheel:
+                self._add(watch.target, now_s)
+                self._changed[watch.shard] = None
+        self._find_references()
+
+    def _find_references(self) -> None:
+        sites = {watch.target.site for watch in self._watches.values()} - {self.site, ""}
+        others = sites if len(sites) >= 2 else set()
+        self._references = []
+        for watch in self._watches.values():
+            watch.reference = watch.target.site == "" or watch.target.site in others
+            if watch.reference:
+                self._references.append(watch)
+
+    def _take_results(self, now_s: float) -> None:
+        results, self._results = self._results, []
+        for watch, number, sample in results:
+            if watch.cancel is None or number != watch.number:
+                continue  # of a probe that was cancelled meanwhile
+            watch.cancel = None
+            target = watch.target
+            if now_s > watch.began_s + target.timeout_s + target.interval_s:
+                self.voids += 1  # it says more about this loop than about the target
+            else:
+                self._count(watch, sample)
+            self._wheel.ended(target.id, now_s, watch.damper.fast)
+
+    def _count(self, watch: _Watch, sample: Sample) -> None:
+        if sample.answered or sample.broken:
+            watch.silent_since_s = None
+        elif watch.silent_since_s is None:
+            watch.silent_since_s = watch.began_s
+        if watch.reference and sample.answered and not sample.broken:
+            self._sight_s = max(self._sight_s, watch.began_s)
+        blindable = len(self._references) >= 2
+        watch.damper.feed(
+            sample, not blindable or watch.silent_since_s is None or watch.sight_s >= watch.silent_since_s
+        )
+        self._refresh(watch)
+
+    def _give_up(self, now_s: float) -> None:
+        """A prober that never says done would leave an old verdict standing: that target is UNKNOWN."""
+        for watch in self._watches.values():
+            target = watch.target
+            patience_s = target.timeout_s + target.interval_s + self.freshness_s
+            if watch.cancel is not None and now_s > watch.began_s + patience_s:
+                self.voids += _stop(watch)
+                self._restart(watch, NO_RESULT)
+                self._wheel.ended(target.id, now_s, watch.damper.fast)
+
+    def _begin(self, watch: _Watch, now_s: float) -> None:
+        watch.number += 1
+        watch.began_s, watch.sight_s = now_s, self._sight_s
+        number = watch.number
+
+        def done(sample: Sample) -> None:
+            self._results.append((watch, number, sample))
+            self._wake()
+
+        watch.cancel = self._prober.start(watch.target, done)
+
+    def _put(self) -> None:
+        """Whole shards, of which something changed; one that has no targets any more is put as empty."""
+        if not self._changed:
+            return
+        shards: dict[str, list[Observation]] = {shard: [] for shard in sorted(self._changed)}
+        for watch in self._watches.values():  # in order of id
+            if watch.shard in shards:
+                shards[watch.shard].append(watch.observation)
+        self._changed = {}
+        for shard, observations in shards.items():
+            self._reporter.put(shard, observations)
+
+    def _add(self, target: Target, now_s: float) -> None:
+        self._wheel.add(target.id, target.interval_s, target.fast_interval_s, target.jitter, now_s)
+
+    def _retune(self, watch: _Watch, target: Target) -> None:
+        """The same check with other counts or intervals: what is known of it stands."""
+        watch.target = target
+        watch.damper.fall, watch.damper.rise, watch.damper.clear = target.fall, target.rise, target.clear
+        self._wheel.retune(target.id, target.interval_s, target.fast_interval_s, target.jitter)
+
+    def _restart(self, watch: _Watch, reason: str) -> None:
+        watch.damper.restart(reason)
+        watch.silent_since_s = None
+        self._refresh(watch)
+
+    def _refresh(self, watch: _Watch) -> None:
+        observation = watch.damper.observation(watch.target.id)
+        if observation != watch.observation:
+            watch.observation = observation
+            self._changed[watch.shard] = None
+
+
+def _stop(watch: _Watch) -> bool:
+    """Cancel the probe that is running, if any. Was there one?"""
+    cancel, watch.cancel = watch.cancel, None
+    if cancel is not None:
+        cancel()
+    return cancel is not None
+
+
+def _same_check(one: Target, other: Target) -> bool:
+    """Do both ask the same question? Their counts and intervals may differ."""
+    return (one.site, one.address, one.kind, one.options) == (
+        other.site,
+        other.address,
+        other.kind,
+        other.options,
+    )
+
+
+def _setter(future: asyncio.Future[None]) -> Callable[[], None]:
+    def wake() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    return wake
+
+
+def _nothing() -> None:
+    """Nobody is waiting."""
