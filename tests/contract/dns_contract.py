@@ -51,9 +51,7 @@ def desired(
     ttl_s: int = 20,
 ) -> Desired:
     """One site for each address; equal weights."""
-    answers = tuple(
-        Answer(REGION, "AAAA" if ":" in a else "A", a, f"site-{i}", 100) for i, a in enumerate(addresses)
-    )
+    answers = tuple(Answer(REGION, "AAAA" if ":" in a else "A", a, f"site-{i}", 100) for i, a in enumerate(addresses))
     return Desired(
         service=label,
         generation=generation,

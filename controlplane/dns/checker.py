@@ -1,0 +1,74 @@
+"""Keeps asking one authoritative server about the services it answers for, and remembers what it said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from controlplane.dns.ask import Ask
+from controlplane.dns.verify import Probe, verify
+from controlplane.documents import Seen
+from policies.world import Desired
+
+AGAIN_S = 20.0  # one that agrees; its own agent reads it back each second anyway
+SILENT_S = 2.0  # one that did not answer
+FIRST_S, LAST_S = 0.1, 1.0  # one that disagrees: doubled from first to last
+NEWS_AT_ONCE = 200  # services asked about in one round
+SETTLED_AT_ONCE = 20
+
+
+class Checker:
+    """`seen`: service -> what the server said last."""
+
+    def __init__(self, server: str, ask: Ask) -> None:
+        self.server = server
+        self.seen: dict[str, Seen] = {}
+        self._ask = ask
+        self._asked: dict[str, tuple[int, str, str]] = {}  # what was compared
+        self._at: dict[str, float] = {}  # when to ask again
+        self._tries: dict[str, int] = {}
+
+    async def step(
+        self, wanted: Mapping[str, Desired], incarnation: str, probes: Sequence[Probe]
+    ) -> tuple[float, list[str]]:
+        """One round. Returns after how many seconds the next is due, and the services whose `seen` changed."""
+        now = asyncio.get_running_loop().time()
+        for service in [s for s in self._asked if s not in wanted]:
+            for memory in (self.seen, self._asked, self._at, self._tries):
+                memory.pop(service, None)
+        news: list[Desired] = []
+        old: list[Desired] = []
+        for service, desired in wanted.items():
+            asked = (desired.generation, desired.decision, desired.name)
+            if self._asked.get(service) != asked:
+                self._asked[service], self._at[service], self._tries[service] = asked, now, 0
+            if self._at[service] <= now:
+                seen = self.seen.get(service)
+                (old if seen and seen.agrees and not self._tries[service] else news).append(desired)
+        due = news[:NEWS_AT_ONCE] + old[:SETTLED_AT_ONCE]
+        changed = []
+        if due:
+            seen_now = await verify(self._ask, self.server, due, incarnation, probes)
+            for service, seen in seen_now.items():
+                before = self.seen.get(service)
+                if seen.generation is None and before is not None and before.generation is not None:
+                    # It has just fallen silent: then what it said of the others is old news too.
+                    self._at = {s: min(at, now) for s, at in self._at.items()}
+                self._plan(service, seen)
+                if self.seen.get(service) != seen:
+                    self.seen[service] = seen
+                    changed.append(service)
+        now = asyncio.get_running_loop().time()
+        next_s = min((self._at[s] for s in wanted), default=now + LAST_S) - now
+        # What is left over of a round that was too large waits a moment: others want the loop too.
+        return min(max(next_s, FIRST_S), LAST_S), changed
+
+    def _plan(self, service: str, seen: Seen) -> None:
+        now = asyncio.get_running_loop().time()
+        if seen.agrees:
+            self._tries[service], self._at[service] = 0, now + AGAIN_S
+        elif seen.generation is None:
+            self._at[service] = now + SILENT_S
+        else:
+            self._at[service] = now + min(FIRST_S * 2.0 ** min(self._tries[service], 9), LAST_S)
+            self._tries[service] += 1

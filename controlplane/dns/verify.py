@@ -1,0 +1,267 @@
+"""Ask each authoritative server itself what a client would be told, and compare (DESIGN 4.9).
+
+Needs no cluster: `survey` takes only a configuration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Mapping, Sequence
+
+import dns.edns
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import msgspec
+from dns.rdatatype import RdataType
+from msgspec import Struct
+
+from controlplane.dns.ask import Ask
+from controlplane.dns.ask import ask as ask_sockets
+from controlplane.dns.fencing import Relation, relation
+from controlplane.dns.regions import Client, Regions
+from controlplane.dns.server import endpoint, join
+from controlplane.dns.table import fence_name, zone_of
+from controlplane.documents import Seen
+from controlplane.drivers import Fence
+from policies.topology import Config, DnsDriver, Region
+from policies.world import Desired
+
+AT_ONCE = 16  # queries under way to one server
+RTYPES = ("A", "AAAA")
+
+
+class Probe(Struct, frozen=True):
+    """How to ask as a client of `region`. client None: without a client subnet, region "" = wherever we are."""
+
+    region: str
+    client: Client | None
+
+
+class Told(Struct, frozen=True):
+    """What a server answered to one question. regional: it took the client subnet into account."""
+
+    addresses: tuple[str, ...]
+    ttl_s: int
+    regional: bool
+
+
+class Silent(Exception):
+    """The server gave no usable answer; says why."""
+
+
+def servers_of(driver: DnsDriver) -> tuple[str, ...]:
+    """ "address:port" of every server of a driver: the one it writes to, and the extra ones to verify."""
+    options = msgspec.json.decode(driver.options)
+    own = list(options.get("listen", ()))
+    if "address" in options:
+        own.append(join(options["address"], options.get("port", 53)))
+    return tuple(dict.fromkeys(join(*endpoint(text)) for text in (*own, *driver.servers)))
+
+
+def drivers_for(config: Config, name: str) -> tuple[DnsDriver, ...]:
+    """Those that write a name: at each site the one with the longest zone around it."""
+    best: dict[str, DnsDriver] = {}
+    for driver in config.dns:
+        zone = zone_of(name, driver.zones)
+        if zone and (driver.site not in best or len(zone) > len(zone_of(name, best[driver.site].zones))):
+            best[driver.site] = driver
+    return tuple(best.values())
+
+
+def authoritative(config: Config, name: str) -> tuple[str, ...]:
+    """Every server that answers for a name."""
+    return tuple(dict.fromkeys(s for driver in drivers_for(config, name) for s in servers_of(driver)))
+
+
+def probes_for(regions: Mapping[str, Region]) -> tuple[Probe, ...]:
+    """One probe without a client subnet, and for each region one for each address family it has networks of.
+    Regions of countries alone cannot be asked for: no address is known to be there."""
+    finder = Regions(regions)
+    found = [Probe("", None)]
+    for name, region in regions.items():
+        found += [Probe(name, client) for client in finder.representatives(name, region.networks)]
+    return tuple(found)
+
+
+# ---- comparing with desired
+
+
+async def verify(
+    ask: Ask, server: str, services: Sequence[Desired], incarnation: str, probes: Sequence[Probe]
+) -> dict[str, Seen]:
+    """Ask one server about services with a DNS name; by service. Never raises; one silent answer is enough to
+    call the server silent for the rest."""
+    gate = asyncio.Semaphore(AT_ONCE)
+    dead = ""
+
+    async def one(desired: Desired) -> Seen:
+        nonlocal dead
+        async with gate:
+            if dead:
+                return Seen(server, None, False, dead)
+            try:
+                return await _compare(ask, server, desired, incarnation, probes)
+            except Silent as silent:
+                if silent.__cause__ is not None:  # not even an error came back
+                    dead = str(silent)
+                return Seen(server, None, False, str(silent))
+
+    seen = await asyncio.gather(*[one(desired) for desired in services])
+    return {desired.service: each for desired, each in zip(services, seen, strict=True)}
+
+
+async def _compare(ask: Ask, server: str, desired: Desired, incarnation: str, probes: Sequence[Probe]) -> Seen:
+    fence = await ask_fence(ask, server, desired.name)
+    if fence is None:
+        return Seen(server, 0, False, "no fence")
+    mine = Fence(incarnation, desired.generation, desired.decision)
+    found = relation(fence, mine)
+    if found is Relation.OLDER:
+        return Seen(server, fence.generation, False, f"still generation {fence.generation}")
+    if found is not Relation.SAME:
+        return Seen(server, fence.generation, False, f"{found}: {fence.text()}")
+    for rtype in RTYPES:
+        any_of = [a for a in desired.answers if a.rtype == rtype]
+        for probe in probes if any_of else probes[:1]:
+            told = await ask_addresses(ask, server, desired.name, rtype, probe)
+            wrong = _wrong(desired, rtype, probe.region if told.regional else "", told)
+            if wrong:
+                return Seen(server, fence.generation, False, wrong)
+    return Seen(server, fence.generation, True)
+
+
+def _wrong(desired: Desired, rtype: str, region: str, told: Told) -> str:
+    """Why an answer is not one that desired allows; "" if it is. region "" = may be any."""
+    rows = [a for a in desired.answers if a.rtype == rtype and a.weight > 0]
+    rows = [a for a in rows if a.region == region] or rows
+    where = f"{rtype} for {region or 'us'}: "
+    if rows and not told.addresses:
+        return where + "no answer"
+    allowed = {a.address for a in rows}
+    # An address may be written in more than one way (RFC 5952).
+    strange = sorted(set(told.addresses) - {str(ipaddress.ip_address(a)) for a in allowed})
+    if strange:
+        return where + f"answers {', '.join(strange)}"
+    if told.ttl_s > desired.ttl_s:
+        return where + f"TTL {told.ttl_s} s, desired {desired.ttl_s} s"
+    return ""
+
+
+# ---- asking
+
+
+async def ask_fence(ask: Ask, server: str, name: str) -> Fence | None:
+    """None: no fence there. Raises Silent."""
+    reply = await _ask(ask, server, fence_name(name), "TXT", None)
+    for rrset in reply.answer:
+        if rrset.rdtype == RdataType.TXT:
+            for rdata in rrset:
+                fence = Fence.parse(b"".join(rdata.strings).decode("ascii", "replace"))
+                if fence is not None:
+                    return fence
+    return None
+
+
+async def ask_addresses(ask: Ask, server: str, name: str, rtype: str, probe: Probe) -> Told:
+    """`ttl_s` is 0 where there are no addresses. Raises Silent."""
+    reply = await _ask(ask, server, name, rtype, probe.client)
+    rows = [rrset for rrset in reply.answer if rrset.rdtype == RdataType[rtype]]
+    addresses = sorted(str(ipaddress.ip_address(rdata.address)) for rrset in rows for rdata in rrset)
+    ttl_s = max((rrset.ttl for rrset in rows), default=0)
+    regional = any(isinstance(option, dns.edns.ECSOption) for option in reply.options)
+    return Told(tuple(addresses), ttl_s, regional)
+
+
+async def _ask(ask: Ask, server: str, name: str, rtype: str, client: Client | None) -> dns.message.Message:
+    options: list[dns.edns.Option] = []
+    if client is not None:
+        options.append(dns.edns.ECSOption(str(client.address), client.bits))
+    query = dns.message.make_query(
+        dns.name.from_text(name), rtype, use_edns=0, payload=1232, options=options, flags=0, id=0
+    )
+    try:
+        reply = await ask(server, query)
+    except (OSError, TimeoutError, dns.exception.DNSException) as error:
+        raise Silent(str(error) or type(error).__name__) from error
+    rcode = reply.rcode()
+    if rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+        raise Silent(dns.rcode.to_text(rcode))
+    if not reply.flags & dns.flags.AA:
+        raise Silent("not authoritative")
+    return reply
+
+
+# ---- without a cluster
+
+
+class Reading(Struct, frozen=True):
+    """What one server says of one service. `answers`: region ("" = ours) -> addresses, both families.
+    generation, incarnation None: no fence. reachable False: `reason` says why, and the rest is empty."""
+
+    server: str
+    service: str
+    reachable: bool
+    generation: int | None = None
+    incarnation: str | None = None
+    op: str = ""
+    ttl_s: int | None = None
+    answers: dict[str, tuple[str, ...]] = {}
+    reason: str = ""
+
+
+async def survey(config: Config, ask: Ask = ask_sockets, services: Sequence[str] = ()) -> tuple[Reading, ...]:
+    """Ask every server about every service that it answers for (or only the services named); in the order of
+    the configuration's drivers, then services. Never raises for what a server does."""
+    probes = probes_for(config.regions)
+    asked: dict[str, dict[str, str]] = {}
+    for name, service in config.services.items():
+        if service.dns is None or (services and name not in services):
+            continue
+        for server in authoritative(config, service.dns.name):
+            asked.setdefault(server, {})[name] = service.dns.name
+    rows = await asyncio.gather(*[_survey_server(ask, server, names, probes) for server, names in asked.items()])
+    return tuple(reading for readings in rows for reading in readings)
+
+
+async def _survey_server(ask: Ask, server: str, names: Mapping[str, str], probes: Sequence[Probe]) -> list[Reading]:
+    readings: list[Reading] = []
+    dead = ""
+    for service, name in names.items():
+        if dead:
+            readings.append(Reading(server, service, False, reason=dead))
+            continue
+        try:
+            readings.append(await _survey_one(ask, server, service, name, probes))
+        except Silent as silent:
+            dead = str(silent) if silent.__cause__ is not None else ""
+            readings.append(Reading(server, service, False, reason=str(silent)))
+    return readings
+
+
+async def _survey_one(ask: Ask, server: str, service: str, name: str, probes: Sequence[Probe]) -> Reading:
+    fence = await ask_fence(ask, server, name)
+    answers: dict[str, tuple[str, ...]] = {}
+    ttl_s: int | None = None
+    for probe in probes:
+        for rtype in RTYPES:
+            told = await ask_addresses(ask, server, name, rtype, probe)
+            if told.regional or not probe.region:
+                known = answers.get(probe.region, ())
+                answers[probe.region] = tuple(dict.fromkeys((*known, *told.addresses)))
+            if told.addresses:
+                ttl_s = max(ttl_s or 0, told.ttl_s)
+    return Reading(
+        server,
+        service,
+        True,
+        generation=fence.generation if fence else None,
+        incarnation=fence.incarnation if fence else None,
+        op=fence.op if fence else "",
+        ttl_s=ttl_s,
+        answers=answers,
+        reason="" if fence else "no fence",
+    )

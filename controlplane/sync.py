@@ -1,0 +1,311 @@
+"""One driver brought to one set of desired: read back, compare, write, read back again (DESIGN 4.8, 4.9).
+
+Level-based: a pass looks at what is there and applies the difference, however it got there. What a lost reply
+did, who won a race and whether a name was edited by hand all show in the same way, when the fence is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+from msgspec import Struct
+
+from controlplane.dns.fencing import WRITABLE, Relation, relation
+from controlplane.documents import Applied
+from controlplane.drivers import Actual, Change, Driver, Fence, Result
+from controlplane.store import StoreError
+from policies.world import Answer, Desired
+
+READ_BACK_S = 1.0
+CALL_S = 2.0  # patience with one call of a driver
+TERMINAL_S = 10.0  # until a refused write is tried again
+DEPUTY_S = 2.0  # how long a generation may stay unapplied before the deputy writes it
+FIRST_RETRY_S = 0.1  # doubled with each failed pass, up to READ_BACK_S
+
+Reread = Callable[[], Awaitable[Mapping[str, Desired]]]
+
+
+class Note(Struct, frozen=True):
+    """Something for the journal. kind: applied | repaired | seen | alarm | cleared; subject: driver or server."""
+
+    kind: str
+    service: str
+    subject: str
+    text: str
+
+
+class Pass(Struct, frozen=True):
+    """What one pass found and did, by service; when the next one is due, if nothing happens before."""
+
+    applied: dict[str, Applied]
+    notes: tuple[Note, ...]
+    wake_in_s: float
+
+
+def order(answers: Iterable[Answer]) -> tuple[tuple[str, str, str, int], ...]:
+    """Answers as they can be told apart by asking: which site an address is at is not in the DNS."""
+    return tuple(sorted((a.region, a.rtype, a.address, a.weight) for a in answers))
+
+
+def differs(desired: Desired, actual: Actual) -> bool:
+    return actual.ttl_s != desired.ttl_s or order(actual.answers) != order(desired.answers)
+
+
+class Sync:
+    """One writer of one driver. `turn`: 0 = the home agent, 1 = its first deputy, ...; `run`: random per start
+    of the process; `reread`: a linearizable read of desired, which may raise StoreError."""
+
+    def __init__(self, driver: Driver, run: str, turn: int, reread: Reread, rng: random.Random) -> None:
+        self.driver, self.turn = driver, turn
+        self.old_until: dict[str, float] = {}  # service -> when the TTL of its last other answer is over
+        self._run, self._reread, self._rng = run, reread, rng
+        self._incarnation = ""
+        self._writes = 0
+        self._failed = False  # something in this pass
+        self._failures = 0  # passes in a row
+        self._since: dict[str, tuple[int, float]] = {}  # service -> generation seen unapplied, and since when
+        self._served: dict[str, Actual | None] = {}
+        self._last: dict[str, Desired] = {}  # applied by this writer: never to be undercut
+        self._held: dict[str, tuple[tuple[int, str], float, Applied]] = {}  # terminal: what, until when
+        self._ahead: dict[str, tuple[Fence, int]] = {}  # confirmed by a linearizable read
+        self._results: dict[str, str] = {}
+
+    async def bring(self, wanted: Mapping[str, Desired], incarnation: str) -> Pass:
+        """One pass over `wanted` (service -> desired with a name). Never raises for what a driver does."""
+        now = _now()
+        if incarnation != self._incarnation:
+            self._incarnation = incarnation
+            self._last, self._held, self._ahead = {}, {}, {}
+        for service, desired in wanted.items():
+            if self._since.get(service, (-1, 0.0))[0] != desired.generation:
+                self._since[service] = (desired.generation, now)
+        self._failed = False
+        applied: dict[str, Applied] = {}
+        notes: list[Note] = []
+        services = list(wanted)
+        for start in range(0, len(services), self.driver.capabilities.batch):
+            part = {s: wanted[s] for s in services[start : start + self.driver.capabilities.batch]}
+            found, told = await self._part(part)
+            applied |= found
+            notes += told
+            await asyncio.sleep(0)  # ten thousand names must not hold the loop
+        notes += self._changes(applied)
+        for service, said in applied.items():
+            if said.result == "ok":
+                del self._since[service]
+        self._failures = self._failures + 1 if self._failed else 0
+        return Pass(applied, tuple(notes), self._wake_in_s(applied))
+
+    # ---- one batch
+
+    async def _part(self, wanted: dict[str, Desired]) -> tuple[dict[str, Applied], list[Note]]:
+        try:
+            actual = await self._read(wanted.values())
+        except (OSError, TimeoutError) as error:
+            self._failed = True
+            return {s: Applied(0, "transient", _say("read", error)) for s in wanted}, []
+        for service, desired in wanted.items():
+            self._look(service, actual.get(desired.name))
+        judged = {s: self._judge(d, actual.get(d.name)) for s, d in wanted.items()}
+        judged |= await self._confirm(wanted, actual, judged)
+        changes = {s: j for s, j in judged.items() if isinstance(j, Change)}
+        applied = {s: j for s, j in judged.items() if isinstance(j, Applied)}
+        if not changes:
+            return applied, []
+        written, notes = await self._write(changes)
+        return applied | written, notes
+
+    async def _read(self, wanted: Iterable[Desired]) -> Mapping[str, Actual]:
+        async with asyncio.timeout(CALL_S):
+            return await self.driver.read([desired.name for desired in wanted])
+
+    def _judge(self, desired: Desired, actual: Actual | None) -> Applied | Change:
+        """What to say, or what to write."""
+        service = desired.service
+        found = actual.fence if actual else None
+        generation = found.generation if found else 0
+        mine = self._mine(desired)
+        last = self._last.get(service)
+        if (
+            last is not None
+            and relation(self._mine(last), mine) is Relation.AHEAD
+            and relation(found, self._mine(last)) in WRITABLE
+        ):
+            reason = f"generation {last.generation} was applied before"
+            return Applied(generation, "ahead", reason, desired.decision, last.generation, last.answers)
+        match relation(found, mine):
+            case Relation.MANUAL | Relation.FOREIGN as why:
+                assert found is not None
+                return Applied(generation, why.value, found.text(), desired.decision)
+            case Relation.AHEAD:
+                assert actual is not None and found is not None
+                return Applied(generation, "ahead", found.text(), desired.decision, generation, actual.answers)
+            case Relation.SAME:
+                assert actual is not None
+                if not differs(desired, actual):
+                    self._last[service] = desired
+                    return Applied(generation, "ok", "", desired.decision)
+                if self.turn:
+                    reason = "differs from desired: its home agent repairs that"
+                    return Applied(generation, "transient", reason, desired.decision)
+            case _:
+                if self._waits(service):
+                    reason = "left to the home agent for now"
+                    return Applied(generation, "transient", reason, desired.decision)
+        held = self._held.get(service)
+        if held is not None and held[0] == _id(desired) and _now() < held[1]:
+            return held[2]
+        return Change(desired, found, mine)
+
+    async def _confirm(
+        self, wanted: dict[str, Desired], actual: Mapping[str, Actual], judged: Mapping[str, Applied | Change]
+    ) -> dict[str, Applied | Change]:
+        """A fence that is ahead of desired is news of a newer desired, unless a linearizable read shows none."""
+        again: dict[str, Applied | Change] = {}
+        open_ = []
+        for service, said in judged.items():
+            if isinstance(said, Applied) and said.result == "ahead":
+                fence = Fence(self._incarnation, said.ahead_generation, said.reason)
+                if self._ahead.get(service) != (fence, wanted[service].generation):
+                    open_.append((service, fence))
+        if not open_:
+            return again
+        try:
+            async with asyncio.timeout(CALL_S):
+                fresh = await self._reread()
+        except (StoreError, TimeoutError) as error:
+            self._failed = True
+            reason = _say("cannot tell whether desired is older", error)
+            return {service: Applied(fence.generation, "transient", reason) for service, fence in open_}
+        for service, fence in open_:
+            newer = fresh.get(service)
+            if newer is not None and newer.name == wanted[service].name:
+                wanted[service] = newer
+                again[service] = self._judge(newer, actual.get(newer.name))
+                self._since[service] = (newer.generation, self._since[service][1])
+            said = again.get(service, judged[service])
+            if isinstance(said, Applied) and said.result == "ahead":
+                self._ahead[service] = (fence, wanted[service].generation)
+        return again
+
+    async def _write(self, changes: Mapping[str, Change]) -> tuple[dict[str, Applied], list[Note]]:
+        """Write, then let what is read back decide: a reply that was lost, or came from a server that did not
+        mean it, makes no difference."""
+        lost = ""
+        results: Mapping[str, tuple[Result, str]] = {}
+        try:
+            async with asyncio.timeout(CALL_S):
+                results = await self.driver.apply(list(changes.values()))
+        except (OSError, TimeoutError) as error:
+            lost = _say("write", error)
+        try:
+            after = await self._read([change.desired for change in changes.values()])
+        except (OSError, TimeoutError) as error:
+            self._failed = True
+            lost = lost or _say("read back", error)
+            return {s: Applied(0, "transient", lost, c.desired.decision) for s, c in changes.items()}, []
+        applied: dict[str, Applied] = {}
+        notes: list[Note] = []
+        for service, change in changes.items():
+            result, reason = results.get(change.desired.name, (Result.TRANSIENT, lost or "no result"))
+            actual = after.get(change.desired.name)
+            applied[service] = said = self._outcome(change, actual, result, reason)
+            if said.result == "ok":
+                notes.append(self._written(change))
+        return applied, notes
+
+    def _outcome(self, change: Change, actual: Actual | None, result: Result, reason: str) -> Applied:
+        desired = change.desired
+        self._look(desired.service, actual)
+        found = actual.fence if actual else None
+        if actual is not None and found == change.fence:
+            if not differs(desired, actual):
+                self._last[desired.service] = desired
+                self._held.pop(desired.service, None)
+                return Applied(desired.generation, "ok", "", desired.decision)
+            result, reason = Result.TERMINAL, "was written, and reads back differently"
+        elif result is Result.DONE:
+            result, reason = Result.FENCED, f"overwritten: {found.text() if found else 'no fence'}"
+        generation = found.generation if found else 0
+        said = Applied(generation, result.value, reason, desired.decision)
+        if result is Result.TERMINAL:
+            self._held[desired.service] = (_id(desired), _now() + TERMINAL_S, said)
+        else:
+            self._failed = True
+        return said
+
+    # ---- memory
+
+    def _mine(self, desired: Desired) -> Fence:
+        self._writes += 1
+        op = f"{desired.decision}.{self._run}-{self._writes}"
+        return Fence(self._incarnation, desired.generation, op)
+
+    def _waits(self, service: str) -> bool:
+        """A deputy whose turn has not come."""
+        return self._turn_in_s(service) > 0
+
+    def _turn_in_s(self, service: str) -> float:
+        return self._since[service][1] + self.turn * DEPUTY_S - _now()
+
+    def _look(self, service: str, actual: Actual | None) -> None:
+        """Count the TTL of an answer from when this server is first seen not to give it any more."""
+        new = service not in self._served
+        before = self._served.get(service)
+        self._served[service] = actual
+        if new:
+            # Written before this process began, nobody knows when: its predecessor may have just gone.
+            old_s = float(actual.ttl_s) if actual else 0.0
+        elif before is not None and (actual is None or _told(before) != _told(actual)):
+            old_s = float(before.ttl_s)
+        else:
+            return
+        if old_s > 0:
+            self.old_until[service] = max(self.old_until.get(service, 0.0), _now() + old_s)
+
+    def _written(self, change: Change) -> Note:
+        desired = change.desired
+        fixed = relation(change.expect, change.fence) is Relation.SAME
+        text = f"generation {desired.generation} ({desired.decision})"
+        if fixed:
+            text += ": somebody else had changed the answers, put right"
+        return Note("repaired" if fixed else "applied", desired.service, self.driver.name, text)
+
+    def _changes(self, applied: Mapping[str, Applied]) -> list[Note]:
+        """Alarms when they begin and end, not with each pass."""
+        notes = []
+        for service, said in applied.items():
+            bad = said.result if said.result in ("ahead", "manual", "foreign", "terminal") else ""
+            before = self._results.get(service, "")
+            if bad and bad != before:
+                notes.append(Note("alarm", service, self.driver.name, f"{bad}: {said.reason}"))
+            elif before and not bad and said.result == "ok":
+                notes.append(Note("cleared", service, self.driver.name, before))
+            if bad or said.result == "ok":
+                self._results[service] = bad
+        return notes
+
+    def _wake_in_s(self, applied: Mapping[str, Applied]) -> float:
+        if self._failures:
+            wait_s: float = min(FIRST_RETRY_S * 2.0 ** min(self._failures - 1, 9), READ_BACK_S)
+            return wait_s * (0.75 + 0.5 * self._rng.random())
+        turns = [self._turn_in_s(s) for s, a in applied.items() if a.result != "ok" and self._waits(s)]
+        return min([READ_BACK_S, *turns])
+
+
+def _told(actual: Actual) -> tuple[int, tuple[tuple[str, str, str, int], ...]]:
+    return actual.ttl_s, order(actual.answers)
+
+
+def _id(desired: Desired) -> tuple[int, str]:
+    return desired.generation, desired.decision
+
+
+def _say(what: str, error: BaseException) -> str:
+    return f"{what}: {str(error) or type(error).__name__}"
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
