@@ -66,8 +66,14 @@ def worst_cases(config: Config) -> dict[str, WorstCase]:
 
 
 def detection_s(probe: ProbePolicy) -> float:
-    """From the last probe that passed to DOWN, if every further probe hangs until its time-out."""
-    return probe.interval_s * (1 + probe.jitter) + probe.fall * max(probe.timeout_s, probe.fast_interval_s)
+    """From the last probe that passed to DOWN, if every further probe hangs until its time-out.
+
+    `fall` failures, and at least so many that one of them began after a reference was seen to answer: silence
+    counts only with sight (probes/vantage.py). With the defaults that adds nothing.
+    """
+    longest_s = probe.interval_s * (1 + probe.jitter)
+    each_s = max(probe.timeout_s, probe.fast_interval_s)
+    return longest_s + max(probe.fall, 1 + math.ceil(longest_s / each_s)) * each_s
 
 
 def zone_of(name: str, zones: Collection[str]) -> str:
@@ -83,7 +89,7 @@ def zones_of(config: Config) -> frozenset[str]:
 
 
 def _worst_case(config: Config, spec: Service, shared: _Shared) -> WorstCase:
-    detect_s = max(detection_s(check.probe) for check in _deciding(config, spec))
+    detect_s = max((detection_s(check.probe) for check in _deciding(config, spec)), default=0.0)
     if _governor_may_wait(config, spec, shared):
         detect_s += config.policy.freshness_s
     decide_s = DECIDE_S + DECIDE_PER_SERVICE_S * len(config.services)
