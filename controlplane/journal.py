@@ -1,0 +1,158 @@
+"""What happened, for people: decisions, the audit trail, incidents. Bounded in memory, and a file if one is given.
+
+The store keeps the last 1,000 decisions; every controller keeps more of them here, and what only it can know: when
+it saw things, on its own clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+import msgspec
+from msgspec import Struct
+
+from controlplane.documents import AppliedDoc, DecisionDoc
+from controlplane.evidence import doubted_for_s
+from controlplane.view import View
+
+KEPT_DECISIONS = 10_000
+KEPT_AUDIT = 10_000
+KEPT_INCIDENTS = 1_000
+WATCHED_INCIDENTS = 20  # the newest ones still wait for agents to report
+REACHABLE_S = 10.0  # a writer that takes longer could not be reached
+
+
+class Audit(Struct, frozen=True):
+    """One mutation that an operator asked for; refused ones too. result: ok | refused | conflict | unknown."""
+
+    at: str
+    author: str
+    action: str
+    result: str
+    detail: str = ""
+
+
+class Incident(Struct):
+    """One service that left one or more failed sites. Durations are seconds on this controller's clock, counted
+    from its first report of a DOWN target (a vantage reports after `fall` failures, which come on top).
+
+    detect_s: until the decision, decide_s of it in the leader (None: led by another); apply_s: from the decision
+    until the last writer that could be reached reported it; every writer, late ones too, in `applied`.
+    """
+
+    id: str
+    service: str
+    sites: tuple[str, ...]
+    decision: str
+    generation: int
+    at: str
+    reasons: tuple[str, ...]
+    detect_s: float | None = None
+    decide_s: float | None = None
+    apply_s: float | None = None
+    applied: dict[str, float] = {}
+
+
+class Journal:
+    """`wall` reads the wall clock, seconds since 1970. Subscribe `decision` and `applied` to a view's listeners,
+    or pass the view to follow()."""
+
+    def __init__(self, wall: Callable[[], float], path: Path | None = None) -> None:
+        self.decisions: deque[DecisionDoc] = deque(maxlen=KEPT_DECISIONS)
+        self.audits: deque[Audit] = deque(maxlen=KEPT_AUDIT)
+        self.incidents: deque[Incident] = deque(maxlen=KEPT_INCIDENTS)
+        self._wall = wall
+        self._view: View | None = None
+        self._begun: dict[str, float] = {}  # incident id -> own clock, when the decision was seen
+        self._took_s: dict[str, float] = {}  # nonce of a decision -> seconds in the leader, if that is us
+        self._nonces: dict[str, None] = {}  # of the decisions kept
+        self._file: TextIO | None = path.open("a", encoding="utf-8") if path else None
+
+    def follow(self, view: View) -> None:
+        """Write down every decision that comes into this view, whoever made it."""
+        self._view = view
+        view.on_decision.append(self.decision)
+        view.on_applied.append(self.applied)
+
+    def committed(self, decision: DecisionDoc, took_s: float) -> None:
+        """The leader's own measure; the decision itself comes through the view, before or after this."""
+        self._took_s[decision.nonce] = took_s
+        if len(self._took_s) > WATCHED_INCIDENTS:
+            del self._took_s[next(iter(self._took_s))]
+        for incident in list(self.incidents)[-WATCHED_INCIDENTS:]:
+            if incident.decision == decision.id:
+                incident.decide_s = took_s
+
+    def decision(self, decision: DecisionDoc, live: bool) -> None:
+        """live: made just now; else it is history, found in the store."""
+        if decision.nonce in self._nonces:
+            return
+        if len(self.decisions) == KEPT_DECISIONS:
+            del self._nonces[self.decisions[0].nonce]
+        self._nonces[decision.nonce] = None
+        self.decisions.append(decision)
+        self._write("decision", decision)
+        failed = tuple(e for e in decision.events if e.kind == "move" and e.forced and e.rule == "failed")
+        if live and failed and decision.new_generation and decision.input.desired is not None:
+            self._incident(decision, tuple(e.site for e in failed), tuple(e.reason for e in failed))
+
+    def applied(self, writer: str, document: AppliedDoc) -> None:
+        """An agent's report: `writer` is "<site>/<driver>/<writer>"."""
+        now = asyncio.get_running_loop().time()
+        for incident in list(self.incidents)[-WATCHED_INCIDENTS:]:
+            done = document.services.get(incident.service)
+            if done is None or done.result != "ok" or done.generation < incident.generation:
+                continue
+            if writer not in incident.applied and incident.id in self._begun:
+                took_s = now - self._begun[incident.id]
+                incident.applied = {**incident.applied, writer: took_s}
+                if took_s < REACHABLE_S:
+                    incident.apply_s = took_s
+                self._write("incident", incident)
+
+    def audit(self, author: str, action: str, result: str, detail: str = "") -> Audit:
+        entry = Audit(self._at(), author, action, result, detail)
+        self.audits.append(entry)
+        self._write("audit", entry)
+        return entry
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    # --- inside ---
+
+    def _incident(self, decision: DecisionDoc, sites: tuple[str, ...], reasons: tuple[str, ...]) -> None:
+        doubts = [doubted_for_s(self._view, decision.service, site) for site in sites] if self._view else []
+        incident = Incident(
+            id="inc-" + decision.id.removeprefix("d-"),
+            service=decision.service,
+            sites=sites,
+            decision=decision.id,
+            generation=decision.desired.generation,
+            at=decision.at,
+            reasons=reasons,
+            detect_s=max((doubt for doubt in doubts if doubt is not None), default=None),
+            decide_s=self._took_s.get(decision.nonce),
+        )
+        self.incidents.append(incident)
+        self._begun[incident.id] = asyncio.get_running_loop().time()
+        for old in list(self._begun)[:-WATCHED_INCIDENTS]:
+            del self._begun[old]
+        self._write("incident", incident)
+
+    def _at(self) -> str:
+        return datetime.fromtimestamp(self._wall(), UTC).isoformat(timespec="milliseconds")
+
+    def _write(self, kind: str, entry: Struct) -> None:
+        """One JSON line; an incident that goes on is written again."""
+        if self._file is not None:
+            line = msgspec.json.encode({"kind": kind, "entry": entry}, order="deterministic")
+            self._file.write(line.decode() + "\n")
+            self._file.flush()

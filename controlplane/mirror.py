@@ -1,0 +1,186 @@
+"""A typed copy of the cluster's documents, kept by applying a watch's events in order. No clock, no I/O."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from controlplane.documents import (
+    AppliedDoc,
+    DecisionDoc,
+    GovernorDoc,
+    Keys,
+    LeaderBeat,
+    LeaderDoc,
+    NodeDoc,
+    OverridesRev,
+    OverrideTimers,
+    SchemaTooNew,
+    decode,
+)
+from controlplane.store import KV, Delete, Snapshot
+from policies.topology import Config, Override
+from policies.world import Desired
+from probes.target import Beat, Shard
+
+Unknown = dict[str, Any]  # fields of a document that this version does not know, carried along when it rewrites it
+
+_REWRITTEN = (Desired, GovernorDoc, OverrideTimers, OverridesRev)
+_raw = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class Mirror:
+    """`revisions` holds the mod revision of each copy held here: what a commit compares.
+
+    A document that cannot be read (a newer schema, or no such document at all) leaves its last good copy and
+    that copy's revision in place, and is named in `unreadable`: a commit that compares it fails, as it should.
+    """
+
+    def __init__(self, keys: Keys) -> None:
+        self.keys = keys
+        self.rev = 0
+        self.revisions: dict[str, int] = {}
+        self.unreadable: dict[str, str] = {}
+        self.unknown: dict[str, Unknown] = {}
+        self.incarnation = ""
+        self.config: Config | None = None
+        self.leader: LeaderDoc | None = None
+        self.leader_beat: LeaderBeat | None = None
+        self.overrides_rev: OverridesRev | None = None
+        self.timers: OverrideTimers | None = None
+        self.governor: GovernorDoc | None = None
+        self.overrides: dict[str, Override] = {}
+        self.desired: dict[str, Desired] = {}
+        self.nodes: dict[str, NodeDoc] = {}
+        self.beats: dict[str, Beat] = {}  # "<site>/<prober>"
+        self.shards: dict[str, dict[str, Shard]] = {}  # "<site>/<prober>" -> shard
+        self.applied: dict[str, AppliedDoc] = {}  # "<site>/<driver>/<writer>"
+        self.decisions: dict[str, DecisionDoc] = {}
+        self.last_decision = 0  # the highest number of a decision ever seen
+        self._singles: dict[str, tuple[str, type]] = {
+            keys.config: ("config", Config),
+            keys.leader: ("leader", LeaderDoc),
+            keys.leader_beat: ("leader_beat", LeaderBeat),
+            keys.overrides_rev: ("overrides_rev", OverridesRev),
+            keys.timers_overrides: ("timers", OverrideTimers),
+            keys.timers_governor: ("governor", GovernorDoc),
+        }
+        self._tables: tuple[tuple[str, dict[str, Any], type], ...] = (
+            (keys.desired, self.desired, Desired),
+            (keys.nodes, self.nodes, NodeDoc),
+            (keys.overrides, self.overrides, Override),
+            (keys.applied, self.applied, AppliedDoc),
+            (keys.decisions, self.decisions, DecisionDoc),
+        )
+
+    def load(self, snapshot: Snapshot, anew: bool = False) -> list[KV | Delete]:
+        """Become the snapshot; returns the events that lead there from what was held before.
+
+        anew: revisions prove nothing, because this store has another history than the one seen before.
+        """
+        there = {item.key for item in snapshot.items}
+        gone = [Delete(key, snapshot.rev) for key in sorted(self.revisions) if key not in there]
+        news: list[KV | Delete] = [i for i in snapshot.items if anew or self.revisions.get(i.key) != i.mod_rev]
+        events = gone + news
+        for event in events:
+            self.apply(event)
+        self.rev = snapshot.rev
+        return events
+
+    def apply(self, event: KV | Delete) -> None:
+        key = event.key
+        self.rev = max(self.rev, event.mod_rev)
+        if isinstance(event, Delete):
+            self._put(key, None)
+            self.revisions.pop(key, None)
+            self.unreadable.pop(key, None)
+            self.unknown.pop(key, None)
+            return
+        try:
+            self._read(key, event.value)
+        except (SchemaTooNew, msgspec.DecodeError, UnicodeDecodeError) as error:
+            self.unreadable[key] = str(error)
+            return
+        self.unreadable.pop(key, None)
+        self.revisions[key] = event.mod_rev
+
+    def _read(self, key: str, value: bytes) -> None:
+        if key == self.keys.incarnation:
+            self.incarnation = value.decode("ascii")
+            return
+        type_ = self._type(key)
+        if type_ is None:
+            return
+        document: Any = decode(type_, value)
+        if type_ in _REWRITTEN:
+            more = unknown_fields(type_, value)
+            self.unknown.pop(key, None)
+            if more:
+                self.unknown[key] = more
+        self._put(key, document)
+
+    def _type(self, key: str) -> type | None:
+        if key in self._singles:
+            return self._singles[key][1]
+        for prefix, _, type_ in self._tables:
+            if key.startswith(prefix):
+                return type_
+        where = self.vantage(key)
+        if where is None:
+            return None
+        return Shard if where[1] else Beat
+
+    def _put(self, key: str, document: Any) -> None:
+        """Store the document, or with None forget it."""
+        if key == self.keys.incarnation:
+            self.incarnation = ""
+            return
+        if key in self._singles:
+            setattr(self, self._singles[key][0], document)
+            return
+        for prefix, table, _ in self._tables:
+            if key.startswith(prefix):
+                name = key.removeprefix(prefix)
+                _set(table, name, document)
+                if table is self.decisions:
+                    self.last_decision = max(self.last_decision, decision_number(name))
+                return
+        where = self.vantage(key)
+        if where is not None:
+            vantage, shard = where
+            if shard:
+                _set(self.shards.setdefault(vantage, {}), shard, document)
+            else:
+                _set(self.beats, vantage, document)
+
+    def vantage(self, key: str) -> tuple[str, str] | None:
+        """("<site>/<prober>", shard or "" for the beat) of a vantage's key; None for any other."""
+        if not key.startswith(self.keys.vantages):
+            return None
+        parts = key.removeprefix(self.keys.vantages).split("/", 3)
+        if len(parts) == 3 and parts[2] == "beat":
+            return f"{parts[0]}/{parts[1]}", ""
+        if len(parts) == 4 and parts[2] == "shard" and parts[3]:
+            return f"{parts[0]}/{parts[1]}", parts[3]
+        return None
+
+
+def unknown_fields(type_: type[Any], value: bytes) -> Unknown:
+    """The fields of a readable document that its type here does not have."""
+    known = type_.__struct_fields__
+    fields = _raw.decode(value)  # nested values are not built: this runs for every document that comes in
+    return {name: msgspec.json.decode(field) for name, field in fields.items() if name not in known}
+
+
+def decision_number(id_: str) -> int:
+    """42 of "d-42"; 0 for what is no such id."""
+    number = id_.removeprefix("d-")
+    return int(number) if number.isdecimal() else 0
+
+
+def _set(table: dict[str, Any], name: str, document: Any) -> None:
+    if document is None:
+        table.pop(name, None)
+    else:
+        table[name] = document

@@ -1,0 +1,168 @@
+"""The composition root of one site's process: which parts run, on which adapters.
+
+`failoverctl dev` runs several of these in one process, sharing nothing but the store; `failoverd` will run one.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import sys
+from collections.abc import Callable, Collection
+from importlib.metadata import version
+from pathlib import Path
+
+from controlplane.agent import Agent, log_note
+from controlplane.dns import DRIVERS, embedded
+from controlplane.dns.ask import Ask
+from controlplane.dns.ask import ask as ask_sockets
+from controlplane.documents import DecisionDoc, NodeDoc
+from controlplane.drivers import Driver
+from controlplane.election import Election, State
+from controlplane.journal import Journal
+from controlplane.leader import Leader
+from controlplane.operator import Operator
+from controlplane.reporter import StoreReporter
+from controlplane.signal import together
+from controlplane.store import Store
+from controlplane.view import View
+from policies.frame import probe_targets
+from policies.topology import Config, DnsDriver
+from probes.target import Prober
+from probes.vantage import Vantage
+
+log = logging.getLogger(__name__)
+
+ROLES = ("vantage", "controller", "agent")
+LOOK_S = 1.0  # how often a node looks whether what it runs fits the configuration, if nothing tells it
+OPEN_AGAIN_S = 2.0  # between attempts to start a driver
+
+
+class Node:
+    """One site's node. `run()` is all of it: cancelled, it ends as a crash would; `stop()` hands leadership over.
+
+    `wall` reads the wall clock (seconds since 1970), for people and the clock_suspect alarm; `rng` makes random
+    ids: a random.SystemRandom, or a seeded one in tests. It is what the API calls a NodeApi.
+    """
+
+    def __init__(
+        self,
+        site: str,
+        cluster: str,
+        store: Store,
+        prober: Prober,
+        *,
+        roles: Collection[str] = ROLES,
+        wall: Callable[[], float],
+        rng: random.Random,
+        ask: Ask = ask_sockets,
+        journal_path: Path | None = None,
+    ) -> None:
+        self.site = site
+        self.roles = tuple(role for role in ROLES if role in roles)
+        self.wall = wall
+        run = f"{rng.getrandbits(64):016x}"
+        me = NodeDoc(
+            node=site, site=site, roles=self.roles, version=version("failover-control-plane"), run=run, n=0, wall_s=0.0
+        )
+        self.view = View(store, cluster, me, wall)
+        keys = self.view.keys
+        self.journal = Journal(wall, journal_path)
+        self.journal.follow(self.view)
+        self.operator = Operator(store, keys, rng)
+        self.election = Election(
+            store, keys, site, lambda: f"{rng.getrandbits(64):016x}", self.view, on_change=self._elected
+        )
+        self.leader = Leader(store, self.view, self.election, rng, wall, self._committed)
+        self.reporter = StoreReporter(store, keys, site, "main", run, wall)
+        self.vantage = Vantage(site, (), prober, self.reporter)
+        self.drivers: dict[str, Driver] = {}
+        self._configured: dict[str, Config] = {}
+        self.agent = Agent(
+            site, run, self.view, store, keys, self.drivers, ask=ask, seed=f"{site}/{run}", on_note=log_note
+        )
+        self._prober = prober
+
+    async def run(self) -> None:
+        """Until cancelled, or until a part fails; then everything that it opened is closed."""
+        parts = [self.view.run(), self._follow_configuration()]
+        if "vantage" in self.roles:
+            parts += [self.vantage.run(), self.reporter.run()]
+        if "controller" in self.roles:
+            parts += [self.election.run(), self.leader.run()]
+        if "agent" in self.roles:
+            parts += [self.agent.run()]
+        try:
+            await together(*parts)
+        finally:
+            for name in list(self.drivers):
+                await self.drivers.pop(name).aclose()
+            await self._prober.aclose()
+            self.journal.close()
+
+    async def stop(self) -> None:
+        """Hand leadership over before run() is cancelled: another node claims the key at once."""
+        await self.election.stop()
+
+    async def _follow_configuration(self) -> None:
+        """Give the vantage its targets and the agent its drivers, whenever configuration or desired change."""
+        news = self.view.news
+        while True:
+            count, config = news.count, self.view.config
+            wait_s = LOOK_S
+            if config is not None:
+                self.vantage.freshness_s = config.policy.freshness_s
+                self.vantage.set_targets(probe_targets(config, self.view.desired))
+                if "agent" in self.roles and not await self._open_drivers(config):
+                    wait_s = OPEN_AGAIN_S
+            await news.wait(wait_s, count)
+
+    async def _open_drivers(self, config: Config) -> bool:
+        """False if one could not be started; it is tried again."""
+        wanted = {d.name: d for d in config.dns if d.site == self.site}
+        for name in [name for name in self.drivers if name not in wanted]:
+            await self.drivers.pop(name).aclose()
+            self._configured.pop(name, None)
+        fine = True
+        for name, driver in wanted.items():
+            if self._configured.get(name) is config:
+                continue
+            try:
+                await self._open_driver(name, driver, config)
+            except OSError as err:
+                log.error("driver %s cannot be started: %s", name, err)
+                fine = False
+                continue
+            self._configured[name] = config
+        return fine
+
+    async def _open_driver(self, name: str, driver: DnsDriver, config: Config) -> None:
+        running = self.drivers.get(name)
+        before = next((d for d in self._configured[name].dns if d.name == name), None) if running else None
+        if running is not None and before is not None and before.options == driver.options:
+            if isinstance(running, embedded.OwnServer):
+                embedded.configure(running.server, driver, config)
+            return
+        if running is not None:
+            await self.drivers.pop(name).aclose()
+        self.drivers[name] = await DRIVERS[driver.driver](driver, config)
+
+    def _elected(self, state: State, why: str) -> None:
+        log.info("%s: %s (%s)", self.site, state.value, why)
+
+    def _committed(self, decision: DecisionDoc, took_s: float) -> None:
+        self.journal.committed(decision, took_s)
+        for event in decision.events:
+            level = logging.WARNING if event.kind == "alarm" else logging.INFO
+            where = f" at {event.site}" if event.site else ""
+            log.log(level, "%s %s%s %s: %s", decision.id, decision.service, where, event.rule, event.reason)
+
+
+def main() -> None:
+    """failoverd. It joins a cluster through the etcd store, which this version does not have yet."""
+    print(
+        "failoverd: this version has only the memory store, which one process cannot share with another.\n"
+        "Run a whole cluster in one process instead:  failoverctl dev",
+        file=sys.stderr,
+    )
+    sys.exit(1)

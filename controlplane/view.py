@@ -1,0 +1,393 @@
+"""What this controller has seen, and whether that is current (DESIGN 4.2).
+
+The only place (with pulse.py and eyes.py, its parts) where clock readings become flags and ages; everything after
+it sees durations. Two machines' clocks are never compared, except to raise `clock_suspect`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from controlplane.documents import AppliedDoc, DecisionDoc, Keys, LeaderDoc, NodeDoc, encode
+from controlplane.mirror import Mirror
+from controlplane.pulse import BEAT_S, FOREVER, Pulse
+from controlplane.shares import ahead_shares
+from controlplane.signal import Signal, together
+from controlplane.store import KV, Compacted, Delete, Put, Rewound, Store, StoreError, Txn
+from controlplane.votes import Votes
+from policies.frame import Frame, usable
+from policies.standing import effective
+from policies.topology import Config, Override
+from policies.world import Ahead, Carried, Desired, Slice
+
+TICK_S = 0.25  # how late the end of a beat or of an override may be noticed
+CALL_S = 1.0  # patience with one write of the beat
+RETRY_S = 0.2
+
+
+class View:
+    """One controller's view of its cluster; run() keeps it. `me` describes the node (its n and wall_s are filled
+    in), `wall` reads the wall clock."""
+
+    def __init__(self, store: Store, cluster: str, me: NodeDoc, wall: Callable[[], float]) -> None:
+        self.keys = Keys(cluster)
+        self.mirror = Mirror(self.keys)
+        self.pulse = Pulse(me, wall)
+        self.synced = False
+        self.inputs = Signal()  # something that a decision depends on
+        self.news = Signal()  # configuration, desired, incarnation: what agents and vantages act on
+        self.leadership = Signal()  # the leader key or its beat
+        self.batches = Signal()  # anything at all
+        self.on_decision: list[Callable[[DecisionDoc, bool], None]] = []  # live: not from a snapshot
+        self.on_applied: list[Callable[[str, AppliedDoc], None]] = []
+        self.votes = Votes()
+        self.highest_rev = 0
+        self._store = store
+        self._rewound = ""
+        self._marked = False  # as the governor's document had it
+        self._claims: dict[str, tuple[str, ...]] = {}  # "<site>/<driver>/<writer>" -> services found ahead
+        self._overrides: tuple[Override, ...] = ()
+        self._next_expiry = FOREVER
+        self._arrived: dict[str, float] = {}  # key -> own clock
+
+    # --- flags and ages ---------------------------------------------------------------------------------
+
+    @property
+    def current(self) -> bool:
+        """The newest own beat that came back as a watch event was sent less than a second ago, and this process
+        did not just wake up from a stall."""
+        return self.synced and self.pulse.current
+
+    @property
+    def current_for_s(self) -> float:
+        return self.pulse.current_for_s if self.synced else 0.0
+
+    @property
+    def clock_suspect(self) -> bool:
+        return self.pulse.clock_suspect
+
+    @property
+    def may_lead(self) -> bool:
+        """The clock is not suspect, and there is nothing that this version cannot read."""
+        return not self.pulse.clock_suspect and not self.mirror.unreadable
+
+    @property
+    def freshness_s(self) -> float:
+        return self.pulse.freshness_s
+
+    @property
+    def rewound(self) -> str:
+        """Why optional moves wait for `failoverctl unfreeze`, or ""."""
+        governor = self.mirror.governor
+        return (governor.rewound if governor else "") or self._rewound
+
+    def age_s(self, key: str) -> float:
+        """Since the copy of `key` came; 0 for what is not there. Beats and shards are at most this old."""
+        now = self.pulse.now()
+        return now - self._arrived.get(key, now)
+
+    def override_left_s(self, id_: str) -> float | None:
+        """What is left of an override; None without expiry. 0 = over. KeyError if there is no such override."""
+        ends = self._ends(self.mirror.overrides[id_])
+        return None if ends == FOREVER else max(0.0, ends - self.pulse.now())
+
+    # --- for whoever decides, leads, acts ---------------------------------------------------------------
+
+    @property
+    def config(self) -> Config | None:
+        return self.mirror.config
+
+    @property
+    def incarnation(self) -> str:
+        return self.mirror.incarnation
+
+    @property
+    def desired(self) -> Mapping[str, Desired]:
+        return self.mirror.desired
+
+    @property
+    def frames(self) -> Mapping[str, Frame]:
+        """Every configured service, in the order of the fold."""
+        return self.votes.frames
+
+    @property
+    def leader(self) -> LeaderDoc | None:
+        return self.mirror.leader
+
+    @property
+    def revisions(self) -> Mapping[str, int]:
+        """Key -> mod revision of the copy held here, for a commit's comparisons; absent = 0."""
+        return self.mirror.revisions
+
+    @property
+    def overrides(self) -> tuple[Override, ...]:
+        """Those that have not expired, by id."""
+        self.look()
+        return self._overrides
+
+    def carried(self) -> Carried:
+        """What the fold over services starts with: all room, and the automatic moves within the window."""
+        config, governor = self.config, self.mirror.governor
+        room = usable(config) if config else {}
+        if governor is None:
+            return Carried(room)
+        left_s = max(0.0, governor.window_left_s - self.age_s(self.keys.timers_governor))
+        return Carried(room, governor.moved if left_s > 0 else 0.0, left_s)
+
+    def take_dirty(self) -> set[str]:
+        """Services whose inputs changed since the last call. For one consumer: the leader."""
+        self.look()
+        dirty, self.votes.dirty = self.votes.dirty, set()
+        return dirty
+
+    async def changed(self, timeout_s: float) -> None:
+        """Until an input of a decision changes, or the time is over."""
+        if not self.votes.dirty:
+            await self.inputs.wait(timeout_s)
+
+    def slice(self, service: str) -> Slice:
+        """All that this service's decision depends on. KeyError for a service without configuration."""
+        frame = self.frames[service]
+        self.look()
+        votes, reasons = self.votes.cast(service)
+        winners, freeze = effective(self._overrides, frame)
+        desired = self.mirror.desired.get(service)
+        ahead = self.ahead(service)
+        return Slice(
+            service=service,
+            votes=votes,
+            vantages=self.votes.vantages,
+            reasons=reasons,
+            overrides=winners,
+            freeze=freeze,
+            age_s=self.age_s(self.keys.service(service)),
+            desired=desired,
+            lag_s=self.votes.lag_s(service),
+            rewound=bool(self.rewound) or ahead is not None,
+            ahead=ahead,
+        )
+
+    def ahead(self, service: str) -> Ahead | None:
+        """The highest fence that an agent found ahead of desired, and what it serves."""
+        desired = self.mirror.desired.get(service)
+        least = desired.generation if desired else 0
+        best: Ahead | None = None
+        for name in sorted(self._claims):
+            if service not in self._claims[name]:
+                continue
+            done = self.mirror.applied[name].services[service]
+            if done.ahead_generation >= (best.generation + 1 if best else least):
+                best = Ahead(done.ahead_generation, ahead_shares(done.ahead_answers))
+        return best
+
+    def claimed_ahead(self) -> list[str]:
+        """Configured services of which some agent says that their fence is ahead of desired."""
+        return sorted({s for services in self._claims.values() for s in services if s in self.frames})
+
+    # --- the loops --------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Watch, beat and keep time until cancelled."""
+        await together(self._watch(), self._beat(), self._tick())
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                if not self.synced:
+                    await self._snapshot()
+                await self._follow()
+            except Rewound:
+                self._flag_rewound(f"the store went back behind revision {self.highest_rev}")
+                self.synced = False
+            except Compacted:
+                self.synced = False
+            except (StoreError, TimeoutError):
+                await asyncio.sleep(RETRY_S)
+
+    async def _follow(self) -> None:
+        batches = self._store.watch(self.keys.prefix, self.mirror.rev + 1)
+        try:
+            async for batch in batches:
+                self._take(batch.events, live=True)
+                self.mirror.rev = max(self.mirror.rev, batch.rev)
+                self.highest_rev = max(self.highest_rev, self.mirror.rev)
+                self.batches.set()
+        finally:
+            aclose = getattr(batches, "aclose", None)
+            if aclose is not None:
+                await aclose()
+
+    async def _snapshot(self) -> None:
+        snapshot = await self._store.range(self.keys.prefix)
+        if snapshot.rev < self.highest_rev:
+            self._flag_rewound(f"store revision {snapshot.rev}, but {self.highest_rev} was seen")
+        self._take(self.mirror.load(snapshot, anew=bool(self._rewound)), live=False)
+        self.highest_rev = snapshot.rev
+        governor = self.mirror.governor
+        if governor and governor.highest_rev > snapshot.rev:
+            self._flag_rewound(f"store revision {snapshot.rev}, but a leader saw {governor.highest_rev}")
+        self.synced = True
+        self.votes.touch_all()
+        for signal in (self.inputs, self.news, self.leadership, self.batches):
+            signal.set()
+
+    async def _beat(self) -> None:
+        while True:
+            started = self.pulse.now()
+            unreadable = next((f"{key}: {why}" for key, why in sorted(self.mirror.unreadable.items())), "")
+            me = self.pulse.beat(unreadable)
+            try:
+                async with asyncio.timeout(CALL_S):
+                    await self._store.txn(Txn((), (Put(self.keys.node(me.node), encode(me)),)))
+            except (StoreError, TimeoutError):
+                pass  # what counts is whether the beat comes back, not what the write said
+            await asyncio.sleep(max(0.0, started + BEAT_S - self.pulse.now()))
+
+    async def _tick(self) -> None:
+        """Stalls, and the ends of beats and overrides."""
+        while True:
+            self.pulse.tick()
+            self.look()
+            await asyncio.sleep(TICK_S)
+
+    # --- events -----------------------------------------------------------------------------------------
+
+    def _take(self, events: Sequence[KV | Delete], live: bool) -> None:
+        """Apply events in order. live: they came from the watch, so the beats among them prove something."""
+        touched: dict[str, None] = {}
+        for event in events:
+            if live:
+                self.mirror.apply(event)
+            key = event.key
+            where = self.mirror.vantage(key)
+            if where is not None:
+                touched[where[0]] = None
+                self._date(key, live)
+                if not where[1]:
+                    self._vantage_beat(where[0], live)
+            elif key.startswith(self.keys.nodes):
+                self._date(key, live)
+                self._node_beat(key, live)
+            elif key in (self.keys.leader, self.keys.leader_beat):
+                self._arrived[key] = self.pulse.now()
+                self.leadership.set()
+            else:
+                self._document(event, live)
+        for name in touched:
+            beat, shards = self.mirror.beats.get(name), self.mirror.shards.get(name, {})
+            self.votes.see(name, beat, shards, self.pulse.now(), self.freshness_s)
+        if self.votes.dirty:
+            self.inputs.set()
+
+    def _date(self, key: str, live: bool) -> None:
+        """A beat is dated by the newest own beat before it (see pulse.py); one from a snapshot may be old."""
+        if key not in self.mirror.revisions and key not in self.mirror.unreadable:
+            self._arrived.pop(key, None)
+        elif live:
+            self._arrived[key] = self.pulse.now() if self.pulse.floor is None else self.pulse.floor
+        else:
+            self._arrived.setdefault(key, self.pulse.now())
+
+    def _node_beat(self, key: str, live: bool) -> None:
+        node = self.mirror.nodes.get(key.removeprefix(self.keys.nodes))
+        if node is None:
+            self.pulse.forget(key)
+        elif live and node.node == self.pulse.me.node:
+            self.pulse.returned(node)
+        elif live:
+            self.pulse.heard(key, node.wall_s)
+
+    def _vantage_beat(self, name: str, live: bool) -> None:
+        beat = self.mirror.beats.get(name)
+        if beat is None:
+            self.votes.moved(name, None)
+            self.pulse.forget(name)
+        elif live:
+            self.votes.moved(name, self.pulse.floor)
+            self.pulse.heard(name, beat.wall_s)
+
+    def _document(self, event: KV | Delete, live: bool) -> None:
+        """Anything but a beat or a shard."""
+        key, keys, mirror = event.key, self.keys, self.mirror
+        gone = isinstance(event, Delete)
+        self._arrived[key] = self.pulse.now()
+        if gone and not key.startswith(keys.desired):  # of desired that is gone: since when there is none
+            del self._arrived[key]
+        if key.startswith(keys.desired):
+            service = key.removeprefix(keys.desired)
+            self.votes.index(service, mirror.desired.get(service))
+            self.news.set()
+        elif key == keys.config:
+            self._configure()
+        elif key == keys.incarnation:
+            self.news.set()
+        elif key.startswith(keys.overrides) or key == keys.timers_overrides:
+            self._expire(self.pulse.now())
+            if key != keys.timers_overrides:
+                self.votes.touch_all()
+        elif key == keys.timers_governor:
+            marked = bool(mirror.governor and mirror.governor.rewound)
+            if marked:
+                self._rewound = ""  # from here on the document says it, and `unfreeze` ends it there
+            if marked != self._marked:
+                self._marked = marked
+                self.votes.touch_all()
+        elif key.startswith(keys.applied):
+            self._applied(key.removeprefix(keys.applied))
+        elif key.startswith(keys.decisions) and not gone:
+            decision = mirror.decisions.get(key.removeprefix(keys.decisions))
+            if decision is not None:
+                for told in self.on_decision:
+                    told(decision, live)
+
+    def _applied(self, name: str) -> None:
+        done = self.mirror.applied.get(name)
+        found = tuple(s for s, by in done.services.items() if by.result == "ahead") if done else ()
+        for service in (*self._claims.pop(name, ()), *found):
+            self.votes.touch(service)
+        if found:
+            self._claims[name] = found
+        if done is not None:
+            for told in self.on_applied:
+                told(name, done)
+
+    def _configure(self) -> None:
+        config = self.mirror.config
+        if config is not None:
+            self.pulse.freshness_s = config.policy.freshness_s
+        self.votes.configure(config, self.mirror.desired)
+        now = self.pulse.now()
+        for service in self.frames:
+            self._arrived.setdefault(self.keys.service(service), now)
+        self.news.set()
+
+    def look(self) -> None:
+        """What has ended by now: beats that stopped moving, overrides."""
+        now = self.pulse.now()
+        self.votes.look(now, self.freshness_s)
+        if now >= self._next_expiry:
+            self._expire(now)
+            self.votes.touch_all()
+        if self.votes.dirty:
+            self.inputs.set()
+
+    def _ends(self, override: Override) -> float:
+        """When an override ends on the own clock; what the leader last wrote of it goes first."""
+        now, timers = self.pulse.now(), self.mirror.timers
+        left_s = timers.left_s.get(override.id) if timers else None
+        if left_s is not None:
+            return now - self.age_s(self.keys.timers_overrides) + left_s
+        if override.for_s is None:
+            return FOREVER
+        return now - self.age_s(self.keys.override(override.id)) + override.for_s
+
+    def _expire(self, now: float) -> None:
+        ends = {id_: self._ends(self.mirror.overrides[id_]) for id_ in sorted(self.mirror.overrides)}
+        self._overrides = tuple(self.mirror.overrides[id_] for id_, end in ends.items() if end > now)
+        self._next_expiry = min((end for end in ends.values() if end > now), default=FOREVER)
+
+    def _flag_rewound(self, why: str) -> None:
+        """The store was restored from a backup; the leader writes it down."""
+        self._rewound = why
+        self.votes.touch_all()
