@@ -61,7 +61,9 @@ class DesiredSource(Protocol):
 
 
 def log_note(note: Note) -> None:
-    level = logging.WARNING if note.kind == "alarm" else logging.INFO
+    # What every agent sees alike when all is well would drown the rest.
+    quiet = logging.DEBUG if note.kind in ("seen", "applied") else logging.INFO
+    level = logging.WARNING if note.kind == "alarm" else quiet
     log.log(level, "%s %s at %s: %s", note.kind, note.service or "-", note.subject, note.text)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import random
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,12 +28,15 @@ from controlplane.store import Store
 from controlplane.view import View
 from policies.frame import probe_targets
 from policies.topology import Config, DnsDriver
+from policies.world import Desired
 from probes.target import Prober
 from probes.vantage import Vantage
 
 log = logging.getLogger(__name__)
 
 ROLES = ("vantage", "controller", "agent")
+Strays = tuple[tuple[str, str, str], ...]  # service, site, address
+
 LOOK_S = 1.0  # how often a node looks whether what it runs fits the configuration, if nothing tells it
 OPEN_AGAIN_S = 2.0  # between attempts to start a driver
 
@@ -107,12 +110,16 @@ class Node:
     async def _follow_configuration(self) -> None:
         """Give the vantage its targets and the agent its drivers, whenever configuration or desired change."""
         news = self.view.news
+        watched: tuple[Config, Strays] | None = None
         while True:
             count, config = news.count, self.view.config
             wait_s = LOOK_S
             if config is not None:
-                self.vantage.freshness_s = config.policy.freshness_s
-                self.vantage.set_targets(probe_targets(config, self.view.desired))
+                strays = _strays(config, self.view.desired)
+                if watched is None or watched[0] is not config or watched[1] != strays:
+                    watched = (config, strays)
+                    self.vantage.freshness_s = config.policy.freshness_s
+                    self.vantage.set_targets(probe_targets(config, self.view.desired))
                 if "agent" in self.roles and not await self._open_drivers(config):
                     wait_s = OPEN_AGAIN_S
             await news.wait(wait_s, count)
@@ -156,6 +163,18 @@ class Node:
             level = logging.WARNING if event.kind == "alarm" else logging.INFO
             where = f" at {event.site}" if event.site else ""
             log.log(level, "%s %s%s %s: %s", decision.id, decision.service, where, event.rule, event.reason)
+
+
+def _strays(config: Config, desired: Mapping[str, Desired]) -> Strays:
+    """Addresses that are still served and that the configuration no longer has: vantages probe those too."""
+    return tuple(
+        (name, site, address)
+        for name, now in sorted(desired.items())
+        if (spec := config.services.get(name)) is not None
+        for site, state in now.sites.items()
+        for address in state.addresses
+        if address not in spec.endpoints.get(site, ())
+    )
 
 
 def main() -> None:

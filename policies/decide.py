@@ -15,8 +15,8 @@ from policies.events import events, refusal
 from policies.frame import Frame
 from policies.placing import Plan, Shares, load, moved, overload, place, render
 from policies.stage import Stage, stage
-from policies.standing import FULL, KEEP, LADDER, RAMP, RELIEF
-from policies.timers import COUNTED_QUIET_S, COUNTED_S, QUIET_DAY_S, running_s, spent
+from policies.standing import FULL, KEEP, LADDER, NONE, RAMP, RELIEF
+from policies.timers import COUNTED_QUIET_S, COUNTED_S, QUIET_DAY_S, TINY_S, running_s, spent
 from policies.world import Carried, Desired, Event, SiteState, Slice, Step
 
 FIRST_LOOK_S = 10.0  # how long a service's first decision waits for the verdicts of all its targets
@@ -46,7 +46,7 @@ def decide_service(frame: Frame, slice_: Slice, carried: Carried) -> Step:
     st = stage(frame, slice_)
     if st.first and not _ready_to_start(st, slice_):
         left = FIRST_LOOK_S - slice_.age_s
-        return Step(None, False, (), (), carried, left if left > 0 else None)
+        return Step(None, False, (), (), carried, left if left > TINY_S else None)
     choice = _choose(frame, slice_, carried, st)
     if not all(choice.shares.values()):
         # Only a first decision can come here: nothing was ever served, and nothing answers.
@@ -77,7 +77,7 @@ def _less(room: Mapping[str, float], loads: Mapping[str, float]) -> dict[str, fl
 def _ready_to_start(st: Stage, slice_: Slice) -> bool:
     if all(j.verdict == "unknown" for j in st.judged.values()) and slice_.ahead is None:
         return False
-    return slice_.age_s >= FIRST_LOOK_S or all(j.complete for j in st.judged.values())
+    return slice_.age_s >= FIRST_LOOK_S - TINY_S or all(j.complete for j in st.judged.values())
 
 
 def _choose(frame: Frame, slice_: Slice, carried: Carried, st: Stage) -> Choice:
@@ -170,8 +170,10 @@ def _write(frame: Frame, slice_: Slice, st: Stage, choice: Choice, room: Mapping
     states = dict(st.states)
     for site in _left_behind(st, choice):
         states[site] = replace(states[site], failovers=states[site].failovers + 1, quiet_left_s=QUIET_DAY_S)
-    kept = {s: state for s, state in states.items() if s in frame.spec.endpoints or _carries(choice.shares, s)}
-    addresses = {s: state.addresses for s, state in kept.items()}
+    addresses = {s: state.addresses for s, state in states.items()}
+    still = bool(slice_.freeze) and choice.shares == st.cur
+    answers = render(frame, choice.shares, st.standings, addresses, prev, still)
+    serving = {*frame.spec.endpoints, *(s for s in states if _carries(choice.shares, s)), *(a.site for a in answers)}
     # Whole percents round within 1 % of the demand: that much is not a shortfall.
     over = overload(frame, room, choice.shares)
     shortfall = round(over, 3) if over > frame.demand / 100 else 0.0
@@ -183,20 +185,30 @@ def _write(frame: Frame, slice_: Slice, st: Stage, choice: Choice, room: Mapping
         service=frame.service,
         generation=prev.generation if prev else 0,
         shares={region: dict(sorted(choice.shares[region].items())) for region in frame.regions},
-        answers=render(frame, choice.shares, st.standings, addresses, prev),
-        sites=kept,
+        answers=answers,
+        sites={s: state for s, state in states.items() if s in serving},
         name=dns.name if dns else "",
         ttl_s=dns.ttl_s if dns else 0,
         hold_left_s=hold,
         wait_left_s=choice.wait_left_s,
         overrides=st.applied,
         shortfall=shortfall,
-        tier=choice.tier,
+        tier=choice.tier or _still_in_use(st, choice, prev),
         refused=choice.refused,
         decision=prev.decision if prev else "",
         config_rev=frame.config_rev,
         token=prev.token if prev else 0,
     )
+
+
+def _still_in_use(st: Stage, choice: Choice, prev: Desired | None) -> str:
+    """The class of last resort that was resorted to before, while who serves is still of that class."""
+    if prev is None or not prev.tier or choice.shares != st.cur:
+        return ""
+    serving = [standing for site, standing in st.standings.items() if _carries(st.cur, site)]
+    if prev.tier == LADDER[-1]:
+        return prev.tier if any(standing.take == NONE for standing in serving) else ""
+    return prev.tier if any(standing.ladder == prev.tier for standing in serving) else ""
 
 
 def _answers_differ(prev: Desired | None, new: Desired) -> bool:
@@ -224,9 +236,11 @@ def _differs(slice_: Slice, st: Stage, new: Desired) -> bool:
         return True
     if any(_site_differs(prev.sites[site], state) for site, state in new.sites.items()):
         return True
-    if slice_.age_s >= CHECKPOINT_S and _ticking(st, new):
+    # Nearly due is due: what is next to nothing cannot be waited for.
+    age = slice_.age_s + TINY_S
+    if age >= CHECKPOINT_S and _ticking(st, new):
         return True
-    return slice_.age_s >= COUNTED_QUIET_S and any(state.failovers for state in new.sites.values())
+    return age >= COUNTED_QUIET_S and any(state.failovers for state in new.sites.values())
 
 
 def _site_differs(before: SiteState, now: SiteState) -> bool:
@@ -237,6 +251,7 @@ def _site_differs(before: SiteState, now: SiteState) -> bool:
         or before.phase != now.phase
         or before.step != now.step
         or before.flaps != now.flaps
+        or (now.phase == "ramp" and before.parked != now.parked)
         or before.failovers != now.failovers
         or before.addresses != now.addresses
         or before.last != now.last

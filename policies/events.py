@@ -26,6 +26,9 @@ def events(frame: Frame, slice_: Slice, st: Stage, new: Desired, *, optional: bo
     found: list[Event] = []
     for site in sorted(st.standings):
         found += _of_site(frame, slice_, st, new, site, optional, changed)
+    if changed and not slice_.ahead and not any(event.kind == "move" for event in found):
+        reason = f"another name, TTL, or set of regions in revision {new.config_rev}"
+        found.append(Event("move", "", "configuration", reason, forced=True))
     if slice_.ahead:
         reason = f"took over generation {slice_.ahead.generation} as it is served"
         found.append(Event("alarm", "", "rewound", reason))
@@ -47,6 +50,8 @@ def _of_site(
         evidence = evidence_of(slice_, site)
         reason = f"{change}; {standing.reason}" + (f" ({evidence})" if evidence else "")
         found.append(Event("move", site, standing.rule, reason, forced=not optional))
+    elif change := _family_change(slice_.desired, new, site):
+        found.append(Event("move", site, standing.rule, f"{change}; {standing.reason}", forced=True))
     if before.rule != standing.rule or before.phase != state.phase:
         found.append(Event("state", site, standing.rule, standing.reason))
     if before.addresses and before.addresses != state.addresses:
@@ -75,3 +80,14 @@ def _change(frame: Frame, before: Shares, after: Shares, site: str) -> str:
         if before[region].get(site, 0) != after[region].get(site, 0)
     ]
     return ", ".join(changes)
+
+
+def _family_change(before: Desired | None, after: Desired, site: str) -> str:
+    """An address family that no site with a share has is served by the best one that has it: where that begins or
+    ends. "serves AAAA in eu-west", or "" where nothing changed."""
+    if before is None or before.answers == after.answers:
+        return ""
+    had = {f"{a.rtype} in {a.region}" for a in before.answers if a.site == site}
+    has = {f"{a.rtype} in {a.region}" for a in after.answers if a.site == site}
+    gained, lost = ", ".join(sorted(has - had)), ", ".join(sorted(had - has))
+    return "; ".join([f"serves {gained}"] * bool(gained) + [f"no longer serves {lost}"] * bool(lost))

@@ -95,9 +95,10 @@ class _Placing:
             if not open_:
                 continue
             weights = self.frame.spec.steering.weights
-            weighed = {s: weights.get(s, 0) for s in open_} if len(group) > 1 else {}
+            # Who weighs nothing is asked when those who do have no room.
+            weighed = {s: weights[s] for s in open_ if weights.get(s)} or dict.fromkeys(open_, 1)
             total = sum(weighed.values())
-            parts = {s: weighed[s] / total if total else 1 / len(open_) for s in open_ if weighed} or {open_[0]: 1.0}
+            parts = {s: weight / total for s, weight in weighed.items()}
             return [(s, min(left * part, self._under_cap(region, s, capped))) for s, part in parts.items()]
         return []
 
@@ -228,20 +229,23 @@ def render(
     standings: Mapping[str, Standing],
     addresses: Mapping[str, tuple[str, ...]],
     before: Desired | None,
+    still: bool,
 ) -> tuple[Answer, ...]:
     """The answers that say these shares: each address family's are the shares renormalised over the sites that
-    have the family, and if that is empty, the best standing site that has it."""
+    have the family, and if that is empty, the best standing site that has it (`still`: the one that had it)."""
     if frame.spec.dns is None:
         return ()
     served = {(a.region, a.rtype, a.site) for a in before.answers} if before else set()
     answers: list[Answer] = []
+    families = {
+        rtype: {s: mine for s in sorted(addresses) if (mine := _family(addresses[s], rtype))} for rtype in ("A", "AAAA")
+    }
     for region in frame.regions:
-        for rtype in ("A", "AAAA"):
-            have = {s: mine for s in sorted(addresses) if (mine := _family(addresses[s], rtype))}
-            chosen = {s: shares[region][s] for s in sorted(shares[region]) if s in have}
-            if not chosen and have:
-                now = {site for r, t, site in served if (r, t) == (region, rtype)}
-                chosen = {_best(frame, region, sorted(have), standings, now): 100}
+        for rtype, have in families.items():
+            chosen = {s: share for s, share in sorted(shares[region].items()) if s in have}
+            if not chosen and any(s in frame.sites for s in have):
+                now = {s for s in have if (region, rtype, s) in served}
+                chosen = {_best(frame, region, sorted(now if still and now else have), standings, now): 100}
             # A site's weight is split over its addresses, so that two addresses do not double it.
             split = lcm(*(len(have[s]) for s in chosen)) if chosen else 1
             answers += [
@@ -257,14 +261,17 @@ def _family(addresses: tuple[str, ...], rtype: str) -> tuple[str, ...]:
 
 
 def _best(frame: Frame, region: str, sites: list[str], standings: Mapping[str, Standing], served: set[str]) -> str:
-    """The best standing of these sites; of equals one that is served already, then the preferred."""
-    takes = (FULL, RAMP, RELIEF, KEEP)
+    """The best standing of these sites; of equals one that is served already, then the preferred. Who may only
+    keep what it has is as good as any while it is served, and a last resort otherwise."""
+    takes = (FULL, RAMP, RELIEF)
     ranks = [s for group in frame.preference[region] for s in group]
 
     def rank(site: str) -> tuple[int, bool, int]:
         standing = standings[site]
-        if standing.take != NONE:
+        if standing.take in takes:
             level = takes.index(standing.take)
+        elif standing.take == KEEP and site in served:
+            level = 0
         else:
             level = len(takes) + (LADDER.index(standing.ladder) if standing.ladder else len(LADDER))
         return (level, site not in served, ranks.index(site) if site in ranks else len(ranks))

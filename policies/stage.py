@@ -67,7 +67,7 @@ def stage(frame: Frame, slice_: Slice) -> Stage:
             tally=j.tally,
         )
         standings[site] = stand(facts)
-        states[site] = replace(now, rule=standings[site].rule)
+        states[site] = replace(now, rule=standings[site].rule, parked=moment.parked)
         moments[site] = moment
     ids = {o.id for o in slice_.overrides.values()} | ({slice_.freeze} if slice_.freeze else set())
     return Stage(judged, moments, states, standings, cur, first, tuple(sorted(ids)))

@@ -60,7 +60,12 @@ TRANSITIONS: tuple[Transition, ...] = (
         "its 100 % is reached",
         lambda s, m: m.verdict == "up" and not m.parked and percent(s, m.failback) >= 100,
     ),
-    Transition("ready", "ramp", "a drain ended, and it carries nothing", lambda s, m: m.out_ended and not m.carries),
+    Transition(
+        "ready",
+        "ramp",
+        "a drain ended, and it carries nothing",
+        lambda s, m: m.out_ended and not m.carries and percent(s, m.failback) < 100,
+    ),
 )
 
 
@@ -111,7 +116,7 @@ def _run_clocks(state: SiteState, dt: float, quiet_dt: float, moment: Moment) ->
     elif state.phase == "ramp":
         if moment.parked:
             return replace(state, step=0, left_s=moment.failback.step_s)
-        if moment.run:
+        if moment.run and not state.parked:
             left = spent(state.left_s, dt)
             step = state.step if left else min(state.step + 1, len(moment.failback.ramp) - 1)
             state = replace(state, left_s=left or moment.failback.step_s, step=step)

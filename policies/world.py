@@ -55,6 +55,7 @@ class SiteState(Struct, frozen=True, omit_defaults=True):
     flaps_left_s: float = 0.0  # UP time that it takes to lose that mark
     addresses: tuple[str, ...] = ()  # served now
     last: dict[str, str] = {}  # target id -> up | down: the last verdict of each target
+    parked: bool = False  # a ramp had to wait: the time until then does not count
     replies: tuple[str, ...] = ()  # targets that are not up and yet answer something
     lag_s: float | None = None
 

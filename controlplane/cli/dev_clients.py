@@ -36,6 +36,10 @@ class CachingResolver:
         self.source = source
         self._kept: dict[str, tuple[str, float]] = {}
 
+    def kept_for_s(self, name: str) -> float:
+        """How long the kept answer is kept still; 0 if there is none."""
+        return max(0.0, self._kept.get(name, ("", 0.0))[1] - asyncio.get_running_loop().time())
+
     async def resolve(self, name: str) -> str:
         """An IPv4 address. Raises LookupError if no server has an answer."""
         now = asyncio.get_running_loop().time()
@@ -81,10 +85,13 @@ class Client:
 
     async def once(self) -> Request:
         at = asyncio.get_running_loop().time()
+        address = ""
         try:
             address = await self.resolver.resolve(self.name)
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 site = await self._get(address)
+        except ConnectionRefusedError:
+            return Request(self.label, at, False, "", f"{address} refused the connection")
         except (OSError, LookupError, ValueError, asyncio.IncompleteReadError) as err:
             return Request(self.label, at, False, "", str(err) or type(err).__name__)
         return Request(self.label, at, True, site, "")
@@ -102,19 +109,4 @@ class Client:
         status, _, body = reply.partition("\r\n")
         if " 200 " not in f"{status} ":
             raise ValueError(status or "empty reply")
-        return body.rpartition("hello from ")[2].strip()
-
-
-def longest_outage_s(requests: Sequence[Request], interval_s: float = 1.0) -> float:
-    """The longest run of failed requests of one client, from its first failure to the next success."""
-    longest, began = 0.0, None
-    for request in requests:
-        if request.ok:
-            if began is not None:
-                longest = max(longest, request.at - began)
-            began = None
-        elif began is None:
-            began = request.at
-    if began is not None:
-        longest = max(longest, requests[-1].at + interval_s - began)
-    return longest
+        return body.partition("hello from ")[2].partition("\n")[0]

@@ -1,0 +1,204 @@
+"""One look at a view, frozen: all that the status document and the alarms are computed from.
+
+The only file of the API that reads the view's clocks; what comes out holds ages and flags.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from controlplane.api.propagation import Arrival, Word, arrival
+from controlplane.dns.verify import authoritative, drivers_for
+from controlplane.evidence import Evidence, evidence
+from controlplane.view import View
+from policies.frame import Frame, usable
+from policies.stage import Stage, stage
+from policies.timing import WorstCase, worst_cases
+from policies.topology import Config, Override
+from policies.whatif import Present, worst_loss
+from policies.world import Desired
+
+SLICE_S = 0.05  # of the event loop at a time: beats go on while 10,000 services are looked at
+LEADER_SILENT_S = 2.0
+LOSS_SERVICES = 1000  # with more, trying every loss would hold the loop for too long
+
+
+class ServicePicture(Struct, frozen=True):
+    """One service as this node sees it now. `evidence`: every vantage on every target."""
+
+    name: str
+    stage: Stage
+    desired: Desired | None
+    arrival: Arrival | None
+    freeze: str
+    evidence: tuple[Evidence, ...]
+
+
+class Loss(Struct, frozen=True):
+    """The `n` further sites whose loss would leave the largest shortfall: `drop` of `total` demand."""
+
+    n: int
+    lost: tuple[str, ...]
+    drop: float
+    total: float
+
+
+class Picture(Struct, frozen=True):
+    """All durations are seconds. `leader` is "" or None when nobody leads, or when the leader is silent."""
+
+    cluster: str
+    source: dict[str, Any]  # {node, site, age_s, current}: whose view, and how old
+    config: Config | None
+    frames: Mapping[str, Frame]
+    services: dict[str, ServicePicture]  # in the order of the fold
+    bounds: Mapping[str, WorstCase]
+    loss: Loss | None
+    overrides: tuple[Override, ...]
+    left_s: dict[str, float | None]
+    nodes: dict[str, dict[str, Any]]
+    vantages: dict[str, str]  # site -> ok | blind | silent
+    words: tuple[Word, ...]
+    leader: str | None
+    token: int | None
+    rewound: str
+    clock_suspect: bool
+    unreadable: Mapping[str, str]
+
+
+def source_of(view: View) -> dict[str, Any]:
+    """Whose view this is and how old it is; age_s None: it never had one."""
+    me = view.pulse.me
+    floor = view.pulse.floor
+    age_s = None if floor is None or not view.synced else round(view.pulse.now() - floor, 3)
+    return {"node": me.node, "site": me.site, "age_s": age_s, "current": view.current}
+
+
+async def take_picture(view: View, memory: Memory) -> Picture:
+    """`memory`: kept between pictures of the same view."""
+    loop = asyncio.get_running_loop()
+    nodes = _nodes(view)
+    words = _words(view, {n["site"] for n in nodes.values() if n["fresh"]})
+    config = view.config
+    services: dict[str, ServicePicture] = {}
+    begun = loop.time()
+    for name in list(view.frames):
+        if loop.time() - begun > SLICE_S:
+            await asyncio.sleep(0)
+            begun = loop.time()
+        if name in view.frames and config is view.config:
+            services[name] = service_picture(view, name, words)
+    leader, token = _leader(view)
+    return Picture(
+        cluster=view.keys.prefix.strip("/").split("/")[-1],
+        source=source_of(view),
+        config=config,
+        frames=view.frames,
+        services=services,
+        bounds=memory.bounds(config),
+        loss=memory.loss(config, view.frames, services),
+        overrides=view.overrides,
+        left_s={o.id: view.override_left_s(o.id) for o in view.overrides},
+        nodes=nodes,
+        vantages=_vantages(view),
+        words=words,
+        leader=leader,
+        token=token,
+        rewound=view.rewound,
+        clock_suspect=view.clock_suspect,
+        unreadable=dict(view.mirror.unreadable),
+    )
+
+
+def service_picture(view: View, name: str, words: tuple[Word, ...]) -> ServicePicture:
+    slice_ = view.slice(name)
+    desired = slice_.desired
+    return ServicePicture(
+        name=name,
+        stage=stage(view.frames[name], slice_),
+        desired=desired,
+        arrival=_arrival(view.config, desired, words) if desired else None,
+        freeze=slice_.freeze,
+        evidence=tuple(evidence(view, name)),
+    )
+
+
+class Memory:
+    """What takes long to compute and seldom changes: worst cases, and the further loss that would hurt most."""
+
+    def __init__(self) -> None:
+        self._config: Config | None = None
+        self._bounds: Mapping[str, WorstCase] = {}
+        self._stands: object = None
+        self._loss: Loss | None = None
+
+    def bounds(self, config: Config | None) -> Mapping[str, WorstCase]:
+        if config is not self._config:
+            self._config, self._bounds = config, worst_cases(config) if config else {}
+        return self._bounds
+
+    def loss(
+        self, config: Config | None, frames: Mapping[str, Frame], seen: Mapping[str, ServicePicture]
+    ) -> Loss | None:
+        """None: not known (no configuration, or too many services to try it on each look)."""
+        if config is None or len(seen) > LOSS_SERVICES:
+            return None
+        present = [Present(frames[name], s.stage.standings, s.stage.cur) for name, s in seen.items()]
+        stands = [(p.frame, [(site, x.take, x.cap_percent) for site, x in p.standings.items()], p.cur) for p in present]
+        if self._loss is None or stands != self._stands:
+            n = config.policy.guards.n_plus
+            lost, drop = worst_loss(present, usable(config), n) if n else ((), 0.0)
+            self._stands, self._loss = stands, Loss(n, lost, drop, sum(p.frame.demand for p in present))
+        return self._loss
+
+
+def _arrival(config: Config | None, desired: Desired, words: tuple[Word, ...]) -> Arrival:
+    """Of the name that is desired, which may differ from the configured one for a moment."""
+    if config is None or not desired.name:
+        return arrival(desired, (), (), ())
+    drivers = {driver.name for driver in drivers_for(config, desired.name)}
+    return arrival(desired, drivers, authoritative(config, desired.name), words)
+
+
+def _nodes(view: View) -> dict[str, dict[str, Any]]:
+    nodes: dict[str, dict[str, Any]] = {}
+    for name, doc in sorted(view.mirror.nodes.items()):
+        age_s = view.age_s(view.keys.node(name))
+        nodes[name] = {
+            "site": doc.site,
+            "roles": list(doc.roles),
+            "version": doc.version,
+            "age_s": round(age_s, 3),
+            "fresh": age_s < view.freshness_s,
+            "unreadable": doc.unreadable,
+        }
+    return nodes
+
+
+def _words(view: View, live_sites: set[str]) -> tuple[Word, ...]:
+    return tuple(
+        Word(doc, view.age_s(view.keys.applied + name), doc.writer in live_sites)
+        for name, doc in sorted(view.mirror.applied.items())
+    )
+
+
+def _vantages(view: View) -> dict[str, str]:
+    """One word a site: where it has several vantages, the best."""
+    view.look()
+    words: dict[str, str] = {}
+    for eye in view.votes.eyes.values():
+        word = "silent" if not eye.fresh else "blind" if eye.blind else "ok"
+        if words.get(eye.site, "silent") == "silent" or word == "ok":
+            words[eye.site] = word
+    return words
+
+
+def _leader(view: View) -> tuple[str | None, int | None]:
+    if view.leader is None:
+        return None, None
+    if view.age_s(view.keys.leader_beat) > LEADER_SILENT_S:
+        return None, None
+    return view.leader.node, view.revisions.get(view.keys.leader)

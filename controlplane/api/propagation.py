@@ -1,0 +1,130 @@
+"""Did it arrive? What the writers and the name servers say about one service, put together. Pure.
+
+Only the words of writers whose node still beats count: a dead agent's last word is history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from msgspec import Struct
+
+from controlplane.documents import Applied, AppliedDoc, Seen
+from policies.world import Desired
+
+CONVERGED = "converged"
+PROPAGATING = "propagating"
+DIVERGED = "diverged"
+
+# Results that no further try will mend: somebody has to look.
+STUCK = ("terminal", "ahead", "manual", "foreign")
+
+
+class Word(Struct, frozen=True):
+    """One writer's applied document. `age_s`: since this node first saw it; `alive`: its node still beats."""
+
+    doc: AppliedDoc
+    age_s: float
+    alive: bool
+
+
+class Arrival(Struct, frozen=True):
+    """Where a service's desired state has arrived.
+
+    `servers`: each name server's newest answer; `old_ttl_left_s`: until no resolver may hold an older answer any
+    more; `why`: what is still missing or wrong, for people.
+    """
+
+    state: str  # converged | propagating | diverged
+    servers: tuple[Seen, ...]
+    old_ttl_left_s: float
+    why: tuple[str, ...]
+
+    @property
+    def agreeing(self) -> int:
+        return sum(1 for seen in self.servers if seen.agrees)
+
+    @property
+    def reachable(self) -> int:
+        return sum(1 for seen in self.servers if seen.generation is not None)
+
+
+def arrival(
+    desired: Desired, drivers: Collection[str], authoritative: Collection[str], words: Sequence[Word]
+) -> Arrival:
+    """`drivers`: names of the DNS drivers that write this name; `authoritative`: the servers that answer for it.
+    Without a DNS name there is nothing to ask. A server that does not answer holds nothing up."""
+    if not desired.name:
+        return Arrival(CONVERGED, (), 0.0, ())
+    heard = [w for w in words if w.alive and w.doc.driver in drivers]
+    servers = _servers(desired, heard)
+    left_s = max((_left_s(w, desired.service) for w in heard), default=0.0)
+    wrong = [*_stuck(desired, heard), *_edited(desired, servers)]
+    if wrong:
+        return Arrival(DIVERGED, servers, left_s, tuple(wrong))
+    missing = _missing(desired, servers, authoritative)
+    if left_s > 0 and not missing:
+        missing = [f"old TTL {left_s:.0f}s left"]
+    return Arrival(PROPAGATING if missing else CONVERGED, servers, left_s, tuple(missing))
+
+
+def _servers(desired: Desired, heard: Sequence[Word]) -> tuple[Seen, ...]:
+    """Two writers may have asked the same server: the higher generation is the newer answer."""
+    best: dict[str, Seen] = {}
+    for word in heard:
+        for seen in word.doc.seen.get(desired.service, ()):
+            known = best.get(seen.server)
+            if known is None or _rank(seen) > _rank(known):
+                best[seen.server] = seen
+    return tuple(best[server] for server in sorted(best))
+
+
+def _rank(seen: Seen) -> tuple[int, bool]:
+    return (-1 if seen.generation is None else seen.generation, seen.agrees)
+
+
+def _left_s(word: Word, service: str) -> float:
+    return max(0.0, word.doc.old_ttl_left_s.get(service, 0.0) - word.age_s)
+
+
+def _stuck(desired: Desired, heard: Sequence[Word]) -> list[str]:
+    found = []
+    for driver, applied in _best_by_driver(desired.service, heard).items():
+        if applied.result in STUCK:
+            found.append(f"{driver}: {applied.result} {applied.reason}".strip())
+    return found
+
+
+def _best_by_driver(service: str, heard: Sequence[Word]) -> Mapping[str, Applied]:
+    """A deputy's success outweighs the home agent's failure, and the other way round."""
+    best: dict[str, Applied] = {}
+    for word in sorted(heard, key=lambda w: (w.doc.driver, w.doc.writer)):
+        applied = word.doc.services.get(service)
+        if applied is None:
+            continue
+        known = best.get(word.doc.driver)
+        if known is None or (applied.generation, applied.result == "ok") > (known.generation, known.result == "ok"):
+            best[word.doc.driver] = applied
+    return best
+
+
+def _edited(desired: Desired, servers: Sequence[Seen]) -> list[str]:
+    """At our generation or beyond, and yet not what we wrote. (Below it, it is merely late.)"""
+    return [
+        f"{seen.server}: {seen.reason or 'answers differ'}"
+        for seen in servers
+        if seen.generation is not None and seen.generation >= desired.generation and not seen.agrees
+    ]
+
+
+def _missing(desired: Desired, servers: Sequence[Seen], authoritative: Collection[str]) -> list[str]:
+    late = [
+        f"{seen.server} still gen {seen.generation}"
+        for seen in servers
+        if seen.generation is not None and seen.generation < desired.generation
+    ]
+    asked = {seen.server for seen in servers}
+    late += [f"{server} was not asked yet" for server in authoritative if server not in asked]
+    if not late and not any(seen.generation is not None for seen in servers):
+        late.append("no name server answers")
+    return late

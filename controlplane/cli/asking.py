@@ -1,0 +1,95 @@
+"""`verify`: asks every name server itself. Tells the truth also when the control plane is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import RenderableType
+from rich.text import Text
+
+from controlplane.api.survey import verified
+from controlplane.cli.context import Code, Run, Stop, command
+from controlplane.cli.files import load_config
+from controlplane.cli.observe import fetch
+from controlplane.cli.output import mark, seconds, table
+from policies.topology import Config
+from policies.world import Desired
+
+Doc = dict[str, Any]
+
+
+def register(app: typer.Typer) -> None:
+    command(app, "verify")(verify)
+
+
+def verify(
+    run: Run,
+    service: Annotated[str, typer.Argument(metavar="[SERVICE]", help="Only this one.", show_default=False)] = "",
+    file: Annotated[
+        Path | None, typer.Option("-f", "--file", metavar="FILE", help="Ask the servers of this file; no cluster.")
+    ] = None,
+) -> None:
+    """Ask every name server itself, and compare.
+
+    With a cluster, the answers are compared with what is desired. With -f FILE no cluster is needed: the servers
+    have to agree with each other and with the file. Exit 0: all that can be reached agree; 1: they do not;
+    4: none can be reached.
+
+    \b
+    Example:
+      failoverctl verify
+      failoverctl verify www -f acme.yaml
+    """
+    config, desired, incarnation, where = _expected(run, file)
+    if service and service not in config.services:
+        known = ", ".join(list(config.services)[:8])
+        raise Stop(Code.USAGE, f"{config.cluster} has no service {service!r}; there are {known}")
+    doc = run.wait(verified(config, (service,) if service else (), desired, incarnation))
+    run.document(doc)
+    if not run.json:
+        run.stdout.print(Text(f"({where})", style="bright_black"))
+        for part in _screen(doc):
+            run.stdout.print(part)
+    if doc["ok"] is None and doc["asked"]:
+        raise typer.Exit(int(Code.UNKNOWN))
+    if doc["ok"] is False:
+        raise typer.Exit(int(Code.REFUSED))
+
+
+def _expected(run: Run, file: Path | None) -> tuple[Config, dict[str, Desired] | None, str, str]:
+    if file is not None:
+        return load_config(run, file), None, "", f"{file}; nothing desired is known without the cluster"
+    try:
+        doc = fetch(run, "/v1/config")
+    except Stop as stop:
+        raise Stop(stop.code, f"{stop.message}\nWithout a cluster: failoverctl verify -f FILE") from None
+    config = msgspec.convert(doc["config"], Config)
+    desired = msgspec.convert(doc["desired"], dict[str, Desired])
+    source = doc["source"]
+    where = f"desired from {source['node']} api, {seconds(source['age_s'])} old; asked from here"
+    return config, desired, doc["incarnation"], where
+
+
+def _screen(doc: Doc) -> Iterator[RenderableType]:
+    rows = []
+    for name, service in doc["services"].items():
+        for line in service["servers"]:
+            told = " ".join(f"{region or 'here'}={','.join(a) or '-'}" for region, a in line["answers"].items())
+            generation = "-" if line["generation"] is None else str(line["generation"])
+            ttl = "" if line["ttl_s"] is None else f"{line['ttl_s']}s"
+            why = line["reason"] if line["reachable"] else f"unreachable: {line['reason']}"
+            cells = (name, line["server"], mark(line["agrees"]), generation, ttl, told, "" if line["agrees"] else why)
+            rows.append(cells)
+    if not rows:
+        yield Text("no service has a DNS name: nothing to ask")
+        return
+    yield table(("SERVICE", "SERVER", "", "GEN", "TTL", "ANSWERS", ""), rows)
+    unreachable = doc["asked"] - doc["reachable"]
+    words = {True: "AGREED", False: "NOT AGREED", None: "NOBODY ANSWERED"}
+    text = f"{words[doc['ok']]}: {doc['reachable']} of {doc['asked']} answered"
+    style = {True: "green", False: "red", None: "yellow"}[doc["ok"]]
+    yield Text(text + (f", {unreachable} unreachable" if unreachable and doc["reachable"] else ""), style=style)

@@ -1,0 +1,241 @@
+"""Asking a cluster's API: every endpoint is tried, and every answer says where it came from and how old it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from controlplane.cli.context import Code, Run, Stop
+from controlplane.cli.discovery import DiscoveryError, find
+
+Doc = dict[str, Any]
+FRESH_S = 3.0  # an answer older than this is stale: the other endpoints are asked too
+_MAX_EVENT_BYTES = 16 * 1024 * 1024
+
+
+class Unreachable(Exception):
+    """Nobody answered. `sent`: an endpoint may have received the request all the same."""
+
+    def __init__(self, reasons: Mapping[str, str], sent: bool) -> None:
+        super().__init__("; ".join(f"{url}: {why}" for url, why in reasons.items()))
+        self.sent = sent
+
+
+class ApiError(Exception):
+    """The API said no. `status` is HTTP's; `doc` has at least `error`."""
+
+    def __init__(self, status: int, doc: Doc) -> None:
+        super().__init__(str(doc.get("error", f"HTTP {status}")))
+        self.status = status
+        self.doc = doc
+
+
+def endpoints(run: Run) -> tuple[str, ...]:
+    """The API addresses to try: --api, else those of the one cluster that runs here.
+
+    Raises Stop: nobody to ask (4), or several to choose from (2).
+    """
+    if run.api:
+        return run.api
+    try:
+        running = find()
+    except DiscoveryError as error:
+        raise Stop(Code.UNKNOWN, f"{error}. Or name a cluster's API with --api URL.") from None
+    if not running:
+        raise Stop(
+            Code.UNKNOWN,
+            "Nobody to ask: no cluster runs here. Start one with `failoverctl dev`, or name one's API with --api URL.",
+        )
+    if len(running) > 1:
+        choices = "\n".join(f"  {r.cluster}: --api {','.join(r.api)}" for r in running)
+        raise Stop(Code.USAGE, f"Several clusters run here; choose one:\n{choices}")
+    return running[0].api
+
+
+class Client:
+    """An asynchronous context manager. The endpoint that answered last is asked first next time."""
+
+    def __init__(self, urls: Sequence[str], timeout_s: float) -> None:
+        self._urls = list(urls)
+        self._timeout_s = timeout_s
+        self._session: aiohttp.ClientSession | None = None
+
+    @classmethod
+    def of(cls, run: Run) -> Client:
+        return cls(endpoints(run), run.timeout_s)
+
+    async def __aenter__(self) -> Client:
+        # No proxies from the environment: what we ask is on this machine.
+        self._session = aiohttp.ClientSession(trust_env=False, cookie_jar=aiohttp.DummyCookieJar())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def get(self, path: str, params: Sequence[tuple[str, str]] = ()) -> Doc:
+        """The freshest answer: the first that is not stale, else the youngest.
+
+        Raises ApiError for a refusal, Unreachable if nobody answers.
+        """
+        reasons: dict[str, str] = {}
+        youngest: Doc | None = None
+        for url in list(self._urls):
+            try:
+                doc = await self._once("GET", url, path, params, None)
+            except _NoAnswer as error:
+                reasons[url] = error.why
+                continue
+            except ApiError as error:
+                if error.status < 500:
+                    raise
+                reasons[url] = str(error)
+                continue
+            if _age_s(doc) <= FRESH_S:
+                self._prefer(url)
+                return doc
+            if youngest is None or _age_s(doc) < _age_s(youngest):
+                youngest = doc
+        if youngest is None:
+            raise Unreachable(reasons, sent=False)
+        return youngest
+
+    async def send(self, method: str, path: str, body: Doc, *, harmless: bool = False) -> Doc:
+        """A mutation, or a harmless dry run of one. Once somebody may have received a mutation, nobody else is
+        asked: it must not take effect twice.
+
+        Raises ApiError for a refusal, Unreachable if nobody said what became of it.
+        """
+        reasons: dict[str, str] = {}
+        for url in list(self._urls):
+            try:
+                doc = await self._once(method, url, path, (), body)
+            except _NoAnswer as error:
+                reasons[url] = error.why
+                if error.sent and not harmless:
+                    raise Unreachable(reasons, sent=True) from None
+                continue
+            except ApiError as error:
+                if error.status < 500:
+                    raise
+                reasons[url] = str(error)
+                if error.doc.get("sent") and not harmless:
+                    raise Unreachable(reasons, sent=True) from None
+                continue
+            self._prefer(url)
+            return doc
+        raise Unreachable(reasons, sent=False)
+
+    async def events(self, path: str) -> AsyncIterator[tuple[str, Doc]]:
+        """(endpoint, document) of a stream of server-sent events, from whoever answers first. Ends when that
+        one goes away or falls silent for longer than the time-out; raises Unreachable if nobody answers."""
+        reasons: dict[str, str] = {}
+        for url in list(self._urls):
+            heard = False
+            try:
+                async for doc in self._stream(url, path):
+                    heard = True
+                    yield url, doc
+            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+                reasons[url] = _why(error)
+            else:
+                reasons[url] = "ended"
+            if heard:
+                self._urls.append(self._urls.pop(self._urls.index(url)))
+                return
+        raise Unreachable(reasons, sent=False)
+
+    async def _stream(self, url: str, path: str) -> AsyncIterator[Doc]:
+        # A healthy stream speaks each second: silence for longer is a reason to ask somebody else.
+        patience_s = min(self._timeout_s, FRESH_S)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=patience_s, sock_read=patience_s)
+        headers = {"Accept": "text/event-stream"}
+        async with self._http.get(url + path, timeout=timeout, headers=headers, allow_redirects=False) as reply:
+            if reply.status != 200:
+                raise ValueError(f"HTTP {reply.status}")
+            pending = b""
+            async for chunk in reply.content.iter_any():
+                pending += chunk
+                *whole, pending = pending.split(b"\n\n")
+                if len(pending) > _MAX_EVENT_BYTES:
+                    raise ValueError("an event without end")
+                for block in whole:
+                    lines = (line[5:] for line in block.split(b"\n") if line.startswith(b"data:"))
+                    data = b"\n".join(line.removeprefix(b" ") for line in lines)
+                    if data:
+                        yield json.loads(data)
+
+    def _prefer(self, url: str) -> None:
+        self._urls.remove(url)
+        self._urls.insert(0, url)
+
+    @property
+    def _http(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("use the client as a context manager")
+        return self._session
+
+    async def _once(self, method: str, url: str, path: str, params: Sequence[tuple[str, str]], body: Doc | None) -> Doc:
+        timeout = aiohttp.ClientTimeout(total=self._timeout_s)
+        try:
+            async with self._http.request(
+                method, url + path, params=list(params), json=body, timeout=timeout, allow_redirects=False
+            ) as reply:
+                raw = await reply.read()
+                return _decode(reply.status, raw)
+        except aiohttp.ClientConnectorError as error:
+            raise _NoAnswer(_why(error), sent=False) from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _NoAnswer(_why(error), sent=True) from None
+
+
+class _NoAnswer(Exception):
+    def __init__(self, why: str, sent: bool) -> None:
+        super().__init__(why)
+        self.why = why
+        self.sent = sent
+
+
+def _decode(status: int, raw: bytes) -> Doc:
+    try:
+        doc = json.loads(raw)
+    except ValueError:
+        doc = None
+    if not isinstance(doc, dict):
+        raise _NoAnswer(f"HTTP {status}, and not a document of ours", sent=True)
+    if status >= 400:
+        raise ApiError(status, doc)
+    return doc
+
+
+def _age_s(doc: Doc) -> float:
+    age_s = doc.get("source", {}).get("age_s")
+    return float("inf") if age_s is None else float(age_s)
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
+        return "time-out"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        number = error.os_error.errno
+        return os.strerror(number).lower() if number else str(error.os_error)
+    return str(error) or type(error).__name__
+
+
+def nobody(error: Unreachable) -> Stop:
+    """The end of a read that nobody answered."""
+    return Stop(Code.UNKNOWN, f"Nobody to ask. {error}")
+
+
+def port_of(url: str) -> str:
+    """ "127.0.0.1:8053": an endpoint as people read it."""
+    return urlsplit(url).netloc

@@ -1,0 +1,137 @@
+"""Commands about the configuration: check, schema, apply."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from controlplane.cli import files, sending
+from controlplane.cli.context import Code, Run, Stop, command
+from controlplane.cli.output import safe
+from controlplane.cli.plan import interactive
+from controlplane.cli.sending import DryRun, Reason, Yes
+from controlplane.config import check_document, human_lines, schema
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A configuration (YAML); - for standard input.")]
+Doc = dict[str, Any]
+CHANGES_SHOWN = 60
+
+
+def register(app: typer.Typer) -> None:
+    command(app, "check")(check)
+    command(app, "schema")(print_schema)
+    command(app, "apply")(apply)
+
+
+def check(run: Run, file: File) -> None:
+    """Find all that is wrong in a file; compute its worst case.
+
+    Needs no cluster. Every problem is reported at once, as file:line:column, with what would be right.
+    Warnings alone are ok.
+
+    \b
+    Example:
+      failoverctl check acme.yaml
+      failoverctl check acme.yaml --json
+    """
+    result, _ = files.read(file)
+    run.document(check_document(result))
+    if not run.json:
+        for line in human_lines(result):
+            run.stdout.print(_coloured(line), soft_wrap=True)
+    if not result.ok:
+        raise typer.Exit(int(Code.REFUSED))
+
+
+def _coloured(line: str) -> Text:
+    text = safe(line)
+    for word, style in ((": error: ", "red"), (": warning: ", "yellow")):
+        at = line.find(word)
+        if at >= 0:
+            text.stylize(style, at + 2, at + len(word) - 2)
+            break
+    return text
+
+
+def print_schema(run: Run) -> None:
+    """Print the configuration's JSON Schema, for editors.
+
+    \b
+    Example:
+      failoverctl schema > failover.schema.json
+    """
+    run.stdout.file.write(json.dumps(schema(), indent=2) + "\n")
+
+
+def apply(run: Run, file: File, reason: Reason = "", yes: Yes = False, dry_run: DryRun = False) -> None:
+    """Put a configuration in force.
+
+    Validates it, shows the difference, asks, and compares-and-sets. Applying never takes an answer away
+    before its successor was seen UP. Removing a service leaves its records in place.
+
+    \b
+    Example:
+      failoverctl apply acme.yaml --dry-run
+      failoverctl apply acme.yaml --reason "new site in Madrid"
+    """
+    result, text = files.read(file)
+    if result.config is None:
+        raise files.unsound(result)
+    ask: Doc = {"author": sending.author(), "reason": reason, "text": text, "file": str(file)}
+    for _ in range(sending.TRIES):
+        doc = sending.dry(run, "POST", "/v1/apply", ask)
+        _difference(run, doc)
+        if dry_run or not doc["changes"]:
+            run.document(doc)
+            return
+        _confirm(run, doc, yes)
+        done = sending.mutate(run, "POST", "/v1/apply", {**ask, "expect": doc["revision"]})
+        if done is not None:
+            run.document(done)
+            text = f"APPLIED as rev {done['revision']}. Watch: failoverctl status --watch"
+            run.people.print(Text(text, style="green"))
+            return
+        run.stderr.print("Another configuration was applied meanwhile; here is the difference to that:", style="yellow")
+    raise Stop(Code.REFUSED, "The configuration keeps changing. Nothing was applied.")
+
+
+def _difference(run: Run, doc: Doc) -> None:
+    head = f"{doc['cluster']} rev {doc['revision']} -> {doc['revision'] + 1}"
+    if not doc["changes"]:
+        run.people.print(f"{doc['cluster']} rev {doc['revision']}: nothing to change")
+        return
+    run.people.print(Text(head, style="bold"))
+    for change in doc["changes"][:CHANGES_SHOWN]:
+        line = safe(f"  {change['path']}: ")
+        before, after = _short(change["before"]), _short(change["after"])
+        if change["before"] is None:
+            line.append("+ ", style="green").append_text(safe(after))
+        elif change["after"] is None:
+            line.append("- ", style="red").append_text(safe(before))
+        else:
+            line.append_text(safe(f"{before} -> {after}"))
+        run.people.print(line)
+        if change["after"] is None and change["path"].startswith("services.") and change["path"].count(".") == 1:
+            run.people.print("    its records stay in place: remove them by hand once nobody asks", style="yellow")
+    if len(doc["changes"]) > CHANGES_SHOWN:
+        run.people.print(f"  ... and {len(doc['changes']) - CHANGES_SHOWN} more (--json has all)")
+    for problem in doc["problems"]:
+        run.stderr.print(safe(f"{problem['file']}:{problem['line']}: {problem['severity']}: {problem['message']}"))
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, separators=(", ", ": "), ensure_ascii=False)
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _confirm(run: Run, doc: Doc, yes: bool) -> None:
+    if yes:
+        return
+    if not interactive():
+        raise Stop(Code.USAGE, "Nobody to ask for confirmation here: add --yes. Nothing was applied.")
+    if not sending.agreed(run, f"Apply to cluster {doc['cluster']}? [y/N] "):
+        raise Stop(Code.REFUSED, "Nothing was applied.")

@@ -1,0 +1,168 @@
+"""Carrying out what an operator wants: plan, question, commit, verified end. What the plan showed is what is done."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any
+
+from msgspec import Struct
+from rich.text import Text
+
+from controlplane.cli import progress, sending
+from controlplane.cli.context import Code, Run, Stop
+from controlplane.cli.observe import fetch
+from controlplane.cli.output import WARN, clock, lead, now, seconds
+from controlplane.cli.plan import confirm, plan, refusals
+
+Doc = dict[str, Any]
+LOOKS = 6  # after a commit that nobody confirmed
+LOOK_AGAIN_S = 0.5
+
+
+class How(Struct, frozen=True):
+    """The options that all mutations share."""
+
+    reason: str
+    yes: bool
+    dry_run: bool
+    no_wait: bool
+    accept: tuple[str, ...]
+    patience_s: float
+
+
+def ask(how: How) -> Doc:
+    return {"author": sending.author(), "reason": how.reason, "accepts": how.accept}
+
+
+def wish(name: str, how: How, sites: tuple[str, ...], services: list[str] | None, for_s: float | None) -> Doc:
+    return ask(how) | {"command": name, "sites": sites, "services": services or [], "for_s": for_s}
+
+
+def flags(services: list[str] | None) -> str:
+    return "".join(f" --service {name}" for name in services or ())
+
+
+def same(override: Doc, services: list[str] | None) -> bool:
+    return not services or sorted(override["services"]) == sorted(set(services))
+
+
+def carry_out(run: Run, ask: Doc, how: How, what: str, done: str, undo: str, *, empties: bool = False) -> None:
+    """A new override, from preflight to its verified end."""
+    sites = tuple(ask["sites"])
+    for _ in range(sending.TRIES):
+        doc = sending.dry(run, "POST", "/v1/overrides", ask)
+        if "existing" in doc:
+            _already(run, doc, how, sites, done, undo, empties)
+            return
+        _show(run, doc, how, ask["for_s"], undo.format(id="ID"))
+        if how.dry_run:
+            run.document(doc)
+            return
+        confirm(run, doc, what, sites[0] if sites else doc["cluster"], how.yes)
+        try:
+            made = sending.mutate(run, "POST", "/v1/overrides", ask | {"basis": doc["basis"]})
+        except sending.OutcomeUnknown as unknown:
+            made = _look_for(run, ask, unknown)
+        if made is not None:
+            id_ = (made.get("override") or made["existing"])["id"]
+            change = progress.Change((id_,), (), sites, done, f"as {id_}", undo.format(id=id_), empties)
+            progress.committed(run, change)
+            _end(run, made, change, how)
+            return
+        run.stderr.print("Something changed since the plan was made; here is the new one:", style="yellow")
+    raise Stop(Code.REFUSED, "The state keeps changing. Nothing was done.")
+
+
+def _already(run: Run, doc: Doc, how: How, sites: tuple[str, ...], done: str, undo: str, empties: bool) -> None:
+    """A repeat creates no second override: say so, and wait for the same end."""
+    there = doc["existing"]
+    left = "without end" if there["left_s"] is None else f"{seconds(there['left_s'])} left"
+    text = f'In force already as {there["id"]} by {there["author"]}: "{there["reason"]}", {left}.'
+    run.people.print(Text(text, style="yellow"))
+    if how.dry_run:
+        run.document(doc)
+        return
+    id_ = there["id"]
+    change = progress.Change((id_,), (), sites, done, f"as {id_}", undo.format(id=id_), empties)
+    _end(run, doc, change, how)
+
+
+def _look_for(run: Run, ask: Doc, unknown: Stop) -> Doc:
+    """Was it stored after all? One that says the same is as good."""
+    run.stderr.print("No answer came; looking whether it is in force ...", style="yellow")
+    for _ in range(LOOKS):
+        try:
+            doc = sending.dry(run, "POST", "/v1/overrides", ask)
+        except Stop:
+            doc = {}
+        if "existing" in doc:
+            return doc
+        time.sleep(LOOK_AGAIN_S)
+    raise unknown
+
+
+def _look_gone(run: Run, ids: list[str], unknown: Stop) -> Doc:
+    """Were they ended after all?"""
+    run.stderr.print("No answer came; looking whether it is done ...", style="yellow")
+    for _ in range(LOOKS if ids else 0):
+        try:
+            there = {o["id"] for o in fetch(run, "/v1/overrides")["overrides"]}
+        except Stop:
+            there = set(ids)
+        if not there & set(ids):
+            return {"ok": True, "cancelled": ids}
+        time.sleep(LOOK_AGAIN_S)
+    raise unknown
+
+
+def cancel(run: Run, ids: list[str], sites: tuple[str, ...], how: How, what: str, done: str) -> None:
+    finish(run, "DELETE", f"/v1/overrides/{','.join(ids)}", ask(how), how, sites, what, done)
+
+
+def finish(run: Run, method: str, path: str, ask: Doc, how: How, sites: tuple[str, ...], what: str, done: str) -> None:
+    """The end of overrides, from preflight to its verified end."""
+    for _ in range(sending.TRIES):
+        doc = sending.dry(run, method, path, ask)
+        _show(run, doc, how, None, "")
+        if how.dry_run:
+            run.document(doc)
+            return
+        confirm(run, doc, what, sites[0] if sites else doc["cluster"], how.yes)
+        try:
+            made = sending.mutate(run, method, path, ask | {"basis": doc["basis"]})
+        except sending.OutcomeUnknown as unknown:
+            made = _look_gone(run, [id_ for id_ in doc["ends"] if id_ != "rewound"], unknown)
+        if made is not None:
+            ended = tuple(id_ for id_ in made["cancelled"] if id_ != "rewound")
+            change = progress.Change((), ended, sites, done, f"as the end of {' '.join(ended)}", "")
+            progress.committed(run, change)
+            _end(run, made, change, how)
+            return
+        run.stderr.print("Something changed since the plan was made; here is the new one:", style="yellow")
+    raise Stop(Code.REFUSED, "The state keeps changing. Nothing was done.")
+
+
+def _show(run: Run, doc: Doc, how: How, for_s: float | None, undo: str) -> None:
+    """The plan; raises Stop if a guard refuses it."""
+    for part in plan(doc):
+        run.people.print(part)
+    if undo:
+        ends = f"{WARN} never by itself" if for_s is None else _ends(run, for_s)
+        run.people.print(lead("UNDO  ").append(f"{undo}    ENDS {ends}"))
+    text = refusals(doc)
+    if text:
+        nothing = "" if how.dry_run else "\nNothing was changed."
+        raise Stop(Code.REFUSED, f"Refused by preflight:\n{text}{nothing}", preflight=doc["preflight"])
+
+
+def _ends(run: Run, for_s: float) -> str:
+    return f"{clock((now() + timedelta(seconds=for_s)).isoformat(), run.utc)}, in {seconds(for_s)}"
+
+
+def _end(run: Run, made: Doc, change: progress.Change, how: How) -> None:
+    if how.no_wait:
+        run.people.print(Text(progress.standing(change), style="yellow"))
+        run.document(made)
+        return
+    run.document(progress.wait(run, change, how.patience_s) | {"override": made.get("override")})

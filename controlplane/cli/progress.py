@@ -1,0 +1,165 @@
+"""Waiting for the verified end of a change. Running out of patience is not failure, and never called so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct
+from rich.text import Text
+
+from controlplane.cli.client import ApiError, Client, Unreachable
+from controlplane.cli.context import Code, Run, Stop
+from controlplane.cli.output import clock, now, safe, seconds
+
+LOOK_S = 0.25
+
+Doc = dict[str, Any]
+
+
+class Change(Struct, frozen=True):
+    """What was committed. `added` and `removed`: override ids; `sites`: those that it speaks of, () = all.
+
+    done: "DRAINED"; in_force: "as ov-19"; undo: the command that takes it back, "" if there is none.
+    """
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    sites: tuple[str, ...]
+    done: str
+    in_force: str
+    undo: str
+    empties: bool = False  # when done, the sites carry nothing
+
+
+def wait(run: Run, change: Change, patience_s: float) -> Doc:
+    """Until every service concerned is decided and verified. Raises Stop (3, or 4 with nobody to ask)."""
+    try:
+        return run.wait(_wait(run, change, patience_s))
+    except KeyboardInterrupt:
+        raise Stop(Code.NOT_CONVERGED, f"Interrupted; it goes on. {standing(change)}", **_ids(change)) from None
+
+
+def standing(change: Change) -> str:
+    """What stays in force, how to watch it, how to undo it."""
+    undo = f" Undo: {change.undo}." if change.undo else ""
+    return f"In force {change.in_force}. Watch: failoverctl status --watch.{undo}"
+
+
+async def _wait(run: Run, change: Change, patience_s: float) -> Doc:
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    said: set[str] = set()
+    missing: list[str] = ["nobody has answered since"]
+    answered = False
+    async with Client.of(run) as client:
+        while True:
+            try:
+                doc = await client.get("/v1/status")
+                answered = True
+                mine = _concerned(doc, change)
+                missing = _missing(doc, change, mine)
+                _say(run, mine, said)
+            except (Unreachable, ApiError) as error:
+                answered, missing = False, [str(error)]
+            if answered and not missing:
+                return _finish(run, change, mine, loop.time() - begun)
+            if loop.time() - begun >= patience_s:
+                break
+            await asyncio.sleep(LOOK_S)
+    why = "; ".join(missing[:5])
+    code = Code.NOT_CONVERGED if answered else Code.UNKNOWN
+    word = "NOT CONVERGED YET" if answered else "NOBODY TO ASK"
+    raise Stop(code, f"{word} after {seconds(patience_s)}: {why}. {standing(change)}", **_ids(change))
+
+
+def _concerned(doc: Doc, change: Change) -> dict[str, Doc]:
+    """Services with a site that the change speaks of."""
+    services: dict[str, Doc] = doc["services"]
+    return {n: s for n, s in services.items() if not change.sites or set(change.sites) & set(s["standing"])}
+
+
+def _missing(doc: Doc, change: Change, mine: dict[str, Doc]) -> list[str]:
+    """What is not as it should be yet; [] = done."""
+    listed = {o["id"] for o in doc["overrides"]}
+    if not set(change.added) <= listed or set(change.removed) & listed:
+        return [f"{doc['source']['node']} has not seen it yet"]
+    late: list[str] = []
+    for name, service in mine.items():
+        if sorted(service["in_force"]) != sorted(service["overrides"]):
+            late.append(f"{name} is not decided yet" + ("" if doc["leader"] else " (no leader)"))
+        elif service["state"] != "converged":
+            late.append(f"{name} {service['state']}: {', '.join(service['notes'][:2])}".rstrip(": "))
+    return late
+
+
+def _say(run: Run, mine: dict[str, Doc], said: set[str]) -> None:
+    """A line for each thing that is new."""
+    for name, service in mine.items():
+        servers = service["servers"]
+        agreeing = sum(1 for s in servers if s["agrees"])
+        gone = [s["server"] for s in servers if s["generation"] is None]
+        line = f"{name} gen {service['generation']}: {agreeing}/{len(servers)} name servers agree"
+        if gone:
+            line += f" · unreachable: {' '.join(gone)}"
+        if servers and line not in said:
+            said.add(line)
+            _line(run, line)
+        left_s = service["old_ttl_left_s"]
+        ttl = f"{name} gen {service['generation']}: old TTL"
+        if left_s and agreeing == len(servers) - len(gone) and ttl not in said:
+            said.add(ttl)
+            _line(run, f"{name}: resolvers may keep the old answer for {seconds(left_s)} more")
+
+
+def _line(run: Run, text: str) -> None:
+    moment = clock(now().isoformat(), run.utc)
+    run.people.print(Text(f" {moment}  ", style="bright_black").append_text(safe(text)))
+
+
+def committed(run: Run, change: Change) -> None:
+    _line(run, f"committed, {change.in_force}")
+
+
+def _finish(run: Run, change: Change, mine: dict[str, Doc], took_s: float) -> Doc:
+    carrying = sorted(
+        f"{name} at {site}"
+        for name, service in mine.items()
+        for site in change.sites
+        if any(region.get(site) for region in service["shares"].values())
+    )
+    if change.empties and carrying:
+        text = f"Decided and verified, but still served: {', '.join(carrying)} (nobody else can). {standing(change)}"
+        raise Stop(Code.NOT_CONVERGED, text, **_ids(change))
+    asked = [s for service in mine.values() for s in service["servers"]]
+    servers = {s["server"] for s in asked}
+    agree = servers - {s["server"] for s in asked if not s["agrees"]}
+    silent = {s["server"] for s in asked if s["generation"] is None}
+    text = f"{change.done} in {seconds(took_s)}, verified: {len(agree)}/{len(servers)} name servers"
+    if silent:
+        text += f", {len(silent)} unreachable"
+    run.people.print(Text(text, style="green"))
+    for line in () if change.empties else _comes_back(change, mine):
+        run.people.print(Text("  ").append_text(safe(line)))
+    return {
+        "ok": True,
+        **_ids(change),
+        "took_s": round(took_s, 3),
+        "services": mine,
+        "servers": {"agree": len(agree), "of": len(servers), "unreachable": len(silent)},
+    }
+
+
+def _comes_back(change: Change, mine: dict[str, Doc]) -> list[str]:
+    """How the sites stand that are not simply ready: what will still happen by itself."""
+    return [
+        f"{name}: {site} {service['standing'][site]['rule']}, {service['standing'][site]['reason']}"
+        for name, service in mine.items()
+        for site in change.sites
+        if service["standing"].get(site, {"rule": "ready"})["rule"] != "ready"
+    ][:8]
+
+
+def _ids(change: Change) -> dict[str, Sequence[str]]:
+    return {"added": change.added, "removed": change.removed}

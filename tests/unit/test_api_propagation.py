@@ -1,0 +1,91 @@
+"""Did it arrive? converged, propagating, diverged, from what writers and servers said."""
+
+from __future__ import annotations
+
+from controlplane.api.propagation import CONVERGED, DIVERGED, PROPAGATING, Word, arrival
+from controlplane.documents import Applied, AppliedDoc, Seen
+from policies.world import Desired
+
+A, B = "192.0.2.53:53", "198.51.100.53:53"
+DRIVERS = ("dns-a", "dns-b")
+DESIRED = Desired("www", 58, {"world": {"a": 100}}, (), {}, name="www.example.org", ttl_s=20)
+
+
+def seen(server: str, generation: int | None, reason: str = "") -> Seen:
+    return Seen(server, generation, generation == 58 and not reason, reason)
+
+
+def word(
+    *looks: Seen,
+    applied: Applied | None = None,
+    driver: str = "dns-a",
+    alive: bool = True,
+    left_s: float = 0.0,
+    age_s: float = 0.0,
+) -> Word:
+    services = {"www": applied or Applied(58, "ok")}
+    doc = AppliedDoc("a", driver, "a", "run", 1, services, {"www": looks}, {"www": left_s})
+    return Word(doc, age_s, alive)
+
+
+def state(*words: Word, desired: Desired = DESIRED) -> str:
+    return arrival(desired, DRIVERS, (A, B), words).state
+
+
+def test_all_agree() -> None:
+    assert state(word(seen(A, 58), seen(B, 58))) == CONVERGED
+
+
+def test_a_name_without_dns_has_nothing_to_wait_for() -> None:
+    assert state(desired=Desired("www", 58, {}, (), {})) == CONVERGED
+
+
+def test_one_server_is_late() -> None:
+    found = arrival(DESIRED, DRIVERS, (A, B), [word(seen(A, 58), seen(B, 57))])
+    assert found.state == PROPAGATING
+    assert found.why == (f"{B} still gen 57",)
+    assert (found.agreeing, found.reachable) == (1, 2)
+
+
+def test_an_unreachable_server_holds_nothing_up_but_all_of_them_do() -> None:
+    assert state(word(seen(A, 58), seen(B, None, "timeout"))) == CONVERGED
+    assert state(word(seen(A, None), seen(B, None))) == PROPAGATING
+
+
+def test_a_server_that_nobody_asked_yet() -> None:
+    assert state(word(seen(A, 58))) == PROPAGATING
+
+
+def test_the_driver_of_a_dead_site_cannot_be_written_and_holds_nothing_up() -> None:
+    deputy = word(driver="dns-b", applied=Applied(0, "transient", "read: timeout"))
+    assert state(word(seen(A, 58), seen(B, None)), deputy) == CONVERGED
+
+
+def test_old_ttls_run_out_by_themselves() -> None:
+    looks = (seen(A, 58), seen(B, 58))
+    assert state(word(*looks, left_s=17)) == PROPAGATING
+    assert state(word(*looks, left_s=17, age_s=18)) == CONVERGED
+
+
+def test_two_askers_of_one_server_the_newer_answer_counts() -> None:
+    assert state(word(seen(A, 57), seen(B, 57)), word(seen(A, 58), seen(B, 58), driver="dns-b")) == CONVERGED
+
+
+def test_the_last_word_of_a_dead_writer_is_history() -> None:
+    assert state(word(seen(A, 58), seen(B, 58), alive=False)) == PROPAGATING
+
+
+def test_edited_by_hand() -> None:
+    assert state(word(seen(A, 58), seen(B, 58, "A: answers 192.0.2.99"))) == DIVERGED
+
+
+def test_what_no_further_try_will_mend() -> None:
+    for result in ("terminal", "ahead", "manual", "foreign"):
+        found = arrival(DESIRED, DRIVERS, (A, B), [word(seen(A, 58), seen(B, 58), applied=Applied(58, result, "why"))])
+        assert found.state == DIVERGED
+        assert found.why == (f"dns-a: {result} why",)
+
+
+def test_a_driver_of_another_zone_has_no_say() -> None:
+    other = word(driver="other", applied=Applied(1, "terminal"))
+    assert state(word(seen(A, 58), seen(B, 58)), other) == CONVERGED
