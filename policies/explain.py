@@ -57,7 +57,7 @@ def explain(frame: Frame, slice_: Slice, carried: Carried) -> Explanation:
     """The reasons for what is served now. carried: the room that services of higher priority leave."""
     st = stage(frame, slice_)
     step = decide_service(frame, slice_, carried)
-    desired = slice_.desired or step.current
+    desired = slice_.desired
     shares = desired.shares if desired else {}
     loads = load(frame, shares)
     evidence = _evidence(frame, slice_)
@@ -75,8 +75,8 @@ def explain(frame: Frame, slice_: Slice, carried: Carried) -> Explanation:
         )
     return Explanation(
         service=frame.service,
-        decision=(slice_.desired.decision or None) if slice_.desired else None,
-        generation=slice_.desired.generation if slice_.desired else None,
+        decision=(desired.decision or None) if desired else None,
+        generation=desired.generation if desired else None,
         sites=sites,
         shares=shares,
         tier=desired.tier if desired else "",

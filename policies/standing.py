@@ -187,7 +187,7 @@ def effective(overrides: Sequence[Override], frame: Frame) -> tuple[dict[str, Ef
                 freeze = override
             continue
         for site in override.sites:
-            if site not in won or _rank(override) < _rank(won[site]):
+            if site in frame.spec.endpoints and (site not in won or _rank(override) < _rank(won[site])):
                 won[site] = override
     chosen = {site: _effective(won[site]) for site in sorted(won)}
     return chosen, freeze.id if freeze else ""

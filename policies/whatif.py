@@ -111,7 +111,13 @@ def fold(
 
 
 def worst_loss(present: Sequence[Present], room: Mapping[str, float], n: int) -> tuple[tuple[str, ...], float]:
-    """The n further sites whose loss leaves the largest shortfall, and that shortfall (demand units)."""
+    """The n further sites whose loss leaves the largest shortfall, and that shortfall (demand units).
+
+    What an operator took out counts as lost as well: it was taken out for a reason.
+    """
+    present = [
+        replace(p, standings={s: LOST if x.rule == "out" else x for s, x in p.standings.items()}) for p in present
+    ]
     takers = sorted(
         {s for p in present for s, standing in p.standings.items() if standing.take in (FULL, RAMP, RELIEF)}
     )
