@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from controlplane.documents import OverridesRev, OverrideTimers
 from controlplane.fence import Committed, commit, encode_with
-from controlplane.mirror import decision_number
 from controlplane.store import Compare, Delete, Put, Store
 from controlplane.view import View
+from controlplane.view.mirror import decision_number
 
 TIMERS_S = 60.0  # what is left of overrides is written at least this often
 SWEEP_S = 60.0  # between looks for what to sweep

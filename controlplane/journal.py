@@ -17,8 +17,8 @@ import msgspec
 from msgspec import Struct
 
 from controlplane.documents import AppliedDoc, DecisionDoc
-from controlplane.evidence import doubted_for_s
 from controlplane.view import View
+from controlplane.view.evidence import doubted_for_s
 
 KEPT_DECISIONS = 10_000
 KEPT_AUDIT = 10_000

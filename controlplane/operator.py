@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from controlplane.documents import GovernorDoc, Keys, NodeDoc, OverridesRev, decode, encode
 from controlplane.fence import encode_with
-from controlplane.mirror import unknown_fields
 from controlplane.store import KV, Compare, Delete, OutcomeUnknown, Put, Store, StoreError, Txn
+from controlplane.view.mirror import unknown_fields
 from policies.topology import SCHEMA, Config, Override
 
 LOOKS = 10  # re-reads after an outcome that is unknown

@@ -95,7 +95,7 @@ def _choose(frame: Frame, slice_: Slice, carried: Carried, st: Stage) -> Choice:
     wait = _governor_wait(frame, slice_, carried, st, forced.shares) if auto else None
     if wait:
         return Choice(cur, "", False, False, "governor", wait)
-    if full.tier or not all(full.shares.values()) or full.shares == forced.shares:
+    if full.tier or not all(full.shares.values()) or full.shares == forced.shares or _worse(frame, room, full, forced):
         return Choice(forced.shares, forced.tier, False, auto, refused, 0.0)
     if slice_.rewound:
         refused = "rewound"
@@ -122,6 +122,13 @@ def _forced(frame: Frame, room: Mapping[str, float], st: Stage) -> tuple[Plan, s
         if relief < max(WORTH_MOVING * frame.demand, 1e-6):
             return Plan(cur, plan.tier), ""
     return plan, ""
+
+
+def _worse(frame: Frame, room: Mapping[str, float], full: Plan, forced: Plan) -> bool:
+    """Placing anew fills by preference; where some sites may only keep what they have, that can fit less. No
+    optional move is worth an overload."""
+    more = overload(frame, room, full.shares) - overload(frame, room, forced.shares)
+    return more > max(WORTH_MOVING * frame.demand, TINY_S)
 
 
 def _one_plan_under_freeze(slice_: Slice, st: Stage) -> bool:

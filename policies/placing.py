@@ -133,19 +133,21 @@ class _Placing:
 
     def whole(self) -> Shares:
         """Whole percentages by largest remainder: to sites with room for one percent more, else to the
-        preferred one; never over the cap of a site that may only keep what it has, if another can take it."""
+        preferred one; over the cap of a site that may only keep what it has only if no other can take it."""
         return {region: self._whole(region) for region in self.frame.regions}
 
     def _whole(self, region: str) -> dict[str, int]:
         demand = self.demand[region]
         exact = {s: a * 100 / demand for s, a in sorted(self.amount[region].items()) if a > demand * EPS}
         shares = {s: int(value + 1e-6) for s, value in exact.items()}
+        caps = {s: self.cap[region][s] * 100 / demand for s in exact if s in self.cap[region]}
         ranks = [s for group in (*self.frame.preference[region], self._strangers()) for s in group]
 
-        def order(site: str) -> tuple[bool, bool, float, int]:
-            capped = shares[site] >= self.cap[region].get(site, demand) * 100 / demand - 1e-6
+        def order(site: str) -> tuple[bool, bool, bool, float, int]:
+            rounded_up = shares[site] > exact[site]
+            at_cap = site in caps and exact[site] - 1e-6 <= caps[site] <= shares[site] + 1e-6
             roomy = self.room[site] >= (shares[site] + 1 - exact[site]) * demand / 100
-            return (capped, not roomy, -round(exact[site] - shares[site], 6), ranks.index(site))
+            return (rounded_up, at_cap, not roomy, -round(exact[site] - shares[site], 6), ranks.index(site))
 
         for _ in range(100 - sum(shares.values()) if shares else 0):
             chosen = min(shares, key=order)

@@ -6,6 +6,7 @@ it back gets exactly that plan carried out, or 409 with a new one to look at.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeVar
@@ -70,11 +71,11 @@ async def post_override(request: web.Request) -> web.Response:
         same = wishes.already(api.view.overrides, draft)
         if same is not None:
             return reply({"ok": True, "existing": _status(api, same), **_meta(api)})
-        now = api.view.overrides
-        plan = _judged(api, config, ask, now, (*now, draft))
+        now, rev = api.view.overrides, _overrides_rev(api)
+        plan = await _judged(api, config, ask, now, (*now, draft))
         if ask.dry_run:
             return reply(plan)
-        stored = await api.node.operator.add_override(draft, _overrides_rev(api))
+        stored = await api.node.operator.add_override(draft, rev)
     left_s = stored.for_s
     return reply({**plan, "override": override_status(stored, left_s), **_meta(api)}, 201)
 
@@ -90,12 +91,12 @@ async def delete_override(request: web.Request) -> web.Response:
         missing = [id_ for id_ in ids if id_ not in there]
         if missing:
             raise Refusal(404, f"no override {', '.join(missing)}: cancelled before, or at its end")
-        now = api.view.overrides
-        plan = _judged(api, config, ask, now, tuple(o for o in now if o.id not in ids))
+        now, rev = api.view.overrides, _overrides_rev(api)
+        plan = await _judged(api, config, ask, now, tuple(o for o in now if o.id not in ids))
         plan["ends"] = list(ids)
         if ask.dry_run:
             return reply(plan)
-        await api.node.operator.cancel_overrides(ids, _overrides_rev(api))
+        await api.node.operator.cancel_overrides(ids, rev)
     return reply({**plan, "cancelled": list(ids), **_meta(api)})
 
 
@@ -109,7 +110,7 @@ async def post_unfreeze(request: web.Request) -> web.Response:
         frozen = [o.id for o in now if o.verb == "freeze"]
         if not frozen and not api.view.rewound:
             raise Refusal(404, "nothing is frozen")
-        plan = _judged(api, config, ask, now, tuple(o for o in now if o.id not in frozen))
+        plan = await _judged(api, config, ask, now, tuple(o for o in now if o.id not in frozen))
         plan["ends"] = [*frozen, *(("rewound",) if api.view.rewound else ())]
         if ask.dry_run:
             return reply(plan)
@@ -125,7 +126,7 @@ async def post_apply(request: web.Request) -> web.Response:
     if not view.current:
         raise Refusal(503, "this node's view is not current", **_meta(api))
     async with _audited(api, ask, f"apply {ask.file}"):
-        read = read_config(ask.text, ask.file)
+        read = await asyncio.to_thread(read_config, ask.text, ask.file)  # a large file takes seconds
         config = read.config
         if config is None:
             raise Refusal(422, f"{ask.file} has errors", check=check_document(read))
@@ -167,12 +168,14 @@ def _ready(api: Api) -> Config:
     return config
 
 
-def _judged(api: Api, config: Config, ask: Ask, now: Sequence[Override], changed: Sequence[Override]) -> Doc:
+async def _judged(api: Api, config: Config, ask: Ask, now: Sequence[Override], changed: Sequence[Override]) -> Doc:
     """The preflight document. Raises Refusal: 409 if it is not what was looked at any more, 422 by a guard."""
     view = api.view
     slices = {name: view.slice(name) for name in view.frames}
-    found = preflight(view.frames, slices, usable(config), now, changed, config.policy.guards, ask.accepts)
     basis = wishes.basis(view, slices)
+    room, guards = usable(config), config.policy.guards
+    # In a thread: over thousands of services it takes seconds, and beats have to go on.
+    found = await asyncio.to_thread(preflight, view.frames, slices, room, now, changed, guards, ask.accepts)
     doc: Doc = {"ok": not found.refused, "preflight": found, "basis": basis, **_meta(api)}
     if ask.basis and ask.basis != basis:
         raise Refusal(409, "something changed since the plan was made; look at it again", **doc | {"changed": True})

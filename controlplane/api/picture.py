@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from controlplane.api.propagation import Arrival, Word, arrival
 from controlplane.dns.verify import authoritative, drivers_for
-from controlplane.evidence import Evidence, evidence
 from controlplane.view import View
+from controlplane.view.evidence import Evidence, evidence
 from policies.frame import Frame, usable
 from policies.stage import Stage, stage
 from policies.timing import WorstCase, worst_cases
@@ -24,7 +24,7 @@ from policies.world import Desired
 
 SLICE_S = 0.05  # of the event loop at a time: beats go on while 10,000 services are looked at
 LEADER_SILENT_S = 2.0
-LOSS_SERVICES = 1000  # with more, trying every loss would hold the loop for too long
+LOSS_SERVICES = 2000  # with more, trying every loss on each change would be all that this node does
 
 
 class ServicePicture(Struct, frozen=True):
@@ -99,7 +99,7 @@ async def take_picture(view: View, memory: Memory) -> Picture:
         frames=view.frames,
         services=services,
         bounds=memory.bounds(config),
-        loss=memory.loss(config, view.frames, services),
+        loss=await asyncio.to_thread(memory.loss, config, view.frames, services),
         overrides=view.overrides,
         left_s={o.id: view.override_left_s(o.id) for o in view.overrides},
         nodes=nodes,

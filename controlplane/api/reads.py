@@ -15,8 +15,8 @@ from controlplane.api.picture import source_of, take_picture
 from controlplane.api.predict import carried_to, explanation, settle_now
 from controlplane.api.status import override_status, status_document
 from controlplane.api.survey import verified
-from controlplane.evidence import evidence
 from controlplane.view import View
+from controlplane.view.evidence import evidence
 from policies.topology import Config
 
 Doc = dict[str, Any]
@@ -141,7 +141,7 @@ async def get_whatif(request: web.Request) -> web.Response:
     if not 0 <= factor <= MOST_DEMAND:
         raise Refusal(400, f"demand is a factor from 0 to {MOST_DEMAND:g}")
     slices = {name: view.slice(name) for name in view.frames}
-    doc = settle_now(config, slices, lost, drained, factor)
+    doc = await asyncio.to_thread(settle_now, config, slices, lost, drained, factor)
     doc["overrides"] = [o.id for o in view.overrides]
     doc["source"] = source_of(view)
     return reply(doc)

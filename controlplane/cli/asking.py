@@ -44,13 +44,16 @@ def verify(
       failoverctl verify
       failoverctl verify www -f acme.yaml
     """
-    config, desired, incarnation, where = _expected(run, file)
+    config, desired, incarnation, source = _expected(run, file)
     if service and service not in config.services:
         known = ", ".join(list(config.services)[:8])
         raise Stop(Code.USAGE, f"{config.cluster} has no service {service!r}; there are {known}")
-    doc = run.wait(verified(config, (service,) if service else (), desired, incarnation))
+    doc = run.wait(verified(config, (service,) if service else (), desired, incarnation)) | {"source": source}
     run.document(doc)
     if not run.json:
+        where = f"{file}; nothing desired is known without the cluster"
+        if source is not None:
+            where = f"desired from {source['node']} api, {seconds(source['age_s'])} old; asked from here"
         run.stdout.print(Text(f"({where})", style="bright_black"))
         for part in _screen(doc):
             run.stdout.print(part)
@@ -60,18 +63,17 @@ def verify(
         raise typer.Exit(int(Code.REFUSED))
 
 
-def _expected(run: Run, file: Path | None) -> tuple[Config, dict[str, Desired] | None, str, str]:
+def _expected(run: Run, file: Path | None) -> tuple[Config, dict[str, Desired] | None, str, Doc | None]:
+    """(configuration, desired, incarnation, source); the last three only with a cluster."""
     if file is not None:
-        return load_config(run, file), None, "", f"{file}; nothing desired is known without the cluster"
+        return load_config(run, file), None, "", None
     try:
         doc = fetch(run, "/v1/config")
     except Stop as stop:
         raise Stop(stop.code, f"{stop.message}\nWithout a cluster: failoverctl verify -f FILE") from None
     config = msgspec.convert(doc["config"], Config)
     desired = msgspec.convert(doc["desired"], dict[str, Desired])
-    source = doc["source"]
-    where = f"desired from {source['node']} api, {seconds(source['age_s'])} old; asked from here"
-    return config, desired, doc["incarnation"], where
+    return config, desired, doc["incarnation"], doc["source"]
 
 
 def _screen(doc: Doc) -> Iterator[RenderableType]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -53,7 +54,7 @@ def carry_out(run: Run, ask: Doc, how: How, what: str, done: str, undo: str, *, 
     for _ in range(sending.TRIES):
         doc = sending.dry(run, "POST", "/v1/overrides", ask)
         if "existing" in doc:
-            _already(run, doc, how, sites, done, undo, empties)
+            _already(run, doc, how, done, undo, empties)
             return
         _show(run, doc, how, ask["for_s"], undo.format(id="ID"))
         if how.dry_run:
@@ -66,7 +67,7 @@ def carry_out(run: Run, ask: Doc, how: How, what: str, done: str, undo: str, *, 
             made = _look_for(run, ask, unknown)
         if made is not None:
             id_ = (made.get("override") or made["existing"])["id"]
-            change = progress.Change((id_,), (), sites, done, f"as {id_}", undo.format(id=id_), empties)
+            change = progress.Change((id_,), (), sites, tuple(ask["services"]), done, f"as {id_}", undo.format(id=id_), empties)
             progress.committed(run, change)
             _end(run, made, change, how)
             return
@@ -74,7 +75,7 @@ def carry_out(run: Run, ask: Doc, how: How, what: str, done: str, undo: str, *, 
     raise Stop(Code.REFUSED, "The state keeps changing. Nothing was done.")
 
 
-def _already(run: Run, doc: Doc, how: How, sites: tuple[str, ...], done: str, undo: str, empties: bool) -> None:
+def _already(run: Run, doc: Doc, how: How, done: str, undo: str, empties: bool) -> None:
     """A repeat creates no second override: say so, and wait for the same end."""
     there = doc["existing"]
     left = "without end" if there["left_s"] is None else f"{seconds(there['left_s'])} left"
@@ -84,7 +85,8 @@ def _already(run: Run, doc: Doc, how: How, sites: tuple[str, ...], done: str, un
         run.document(doc)
         return
     id_ = there["id"]
-    change = progress.Change((id_,), (), sites, done, f"as {id_}", undo.format(id=id_), empties)
+    sites, services = tuple(there["sites"]), tuple(there["services"])
+    change = progress.Change((id_,), (), sites, services, done, f"as {id_}", undo.format(id=id_), empties)
     _end(run, doc, change, how)
 
 
@@ -116,26 +118,31 @@ def _look_gone(run: Run, ids: list[str], unknown: Stop) -> Doc:
     raise unknown
 
 
-def cancel(run: Run, ids: list[str], sites: tuple[str, ...], how: How, what: str, done: str) -> None:
-    finish(run, "DELETE", f"/v1/overrides/{','.join(ids)}", ask(how), how, sites, what, done)
+def cancel(run: Run, overrides: Sequence[Doc], how: How, what: str, done: str) -> None:
+    """The end of these overrides (as the API lists them)."""
+    finish(run, "DELETE", f"/v1/overrides/{','.join(o['id'] for o in overrides)}", overrides, how, what, done)
 
 
-def finish(run: Run, method: str, path: str, ask: Doc, how: How, sites: tuple[str, ...], what: str, done: str) -> None:
+def finish(run: Run, method: str, path: str, overrides: Sequence[Doc], how: How, what: str, done: str) -> None:
     """The end of overrides, from preflight to its verified end."""
+    sites = tuple(sorted({site for o in overrides for site in o["sites"]}))
+    scoped = bool(overrides) and all(o["services"] for o in overrides)
+    services = tuple(sorted({name for o in overrides for name in o["services"]})) if scoped else ()
+    request = ask(how)
     for _ in range(sending.TRIES):
-        doc = sending.dry(run, method, path, ask)
+        doc = sending.dry(run, method, path, request)
         _show(run, doc, how, None, "")
         if how.dry_run:
             run.document(doc)
             return
         confirm(run, doc, what, sites[0] if sites else doc["cluster"], how.yes)
         try:
-            made = sending.mutate(run, method, path, ask | {"basis": doc["basis"]})
+            made = sending.mutate(run, method, path, request | {"basis": doc["basis"]})
         except sending.OutcomeUnknown as unknown:
             made = _look_gone(run, [id_ for id_ in doc["ends"] if id_ != "rewound"], unknown)
         if made is not None:
             ended = tuple(id_ for id_ in made["cancelled"] if id_ != "rewound")
-            change = progress.Change((), ended, sites, done, f"as the end of {' '.join(ended)}", "")
+            change = progress.Change((), ended, sites, services, done, f"as the end of {' '.join(ended)}", "")
             progress.committed(run, change)
             _end(run, made, change, how)
             return

@@ -65,7 +65,8 @@ def confirm(run: Run, doc: Doc, what: str, word: str, yes: bool) -> None:
         raise Stop(Code.USAGE, "Nobody to ask for confirmation here: add --yes. Nothing was changed.")
     run.stderr.print(Text(f"Cluster {doc['cluster']}: {what}.", style="bold"))
     if doc["preflight"]["typed"]:
-        good = said(run, f"1 warning. Type {word} to go on: ") == word
+        n = sum(1 for finding in doc["preflight"]["findings"] if finding["level"] == "warning")
+        good = said(run, f"{n} warning{'s' * (n > 1)}. Type {word} to go on: ") == word
     else:
         good = agreed(run, "Go on? [y/N] ")
     if not good:

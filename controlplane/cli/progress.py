@@ -19,7 +19,7 @@ Doc = dict[str, Any]
 
 
 class Change(Struct, frozen=True):
-    """What was committed. `added` and `removed`: override ids; `sites`: those that it speaks of, () = all.
+    """What was committed. `added` and `removed`: override ids; `sites`, `services`: those that it speaks of, () = all.
 
     done: "DRAINED"; in_force: "as ov-19"; undo: the command that takes it back, "" if there is none.
     """
@@ -27,6 +27,7 @@ class Change(Struct, frozen=True):
     added: tuple[str, ...]
     removed: tuple[str, ...]
     sites: tuple[str, ...]
+    services: tuple[str, ...]
     done: str
     in_force: str
     undo: str
@@ -75,9 +76,14 @@ async def _wait(run: Run, change: Change, patience_s: float) -> Doc:
 
 
 def _concerned(doc: Doc, change: Change) -> dict[str, Doc]:
-    """Services with a site that the change speaks of."""
+    """Services that the change speaks of."""
     services: dict[str, Doc] = doc["services"]
-    return {n: s for n, s in services.items() if not change.sites or set(change.sites) & set(s["standing"])}
+    return {
+        name: service
+        for name, service in services.items()
+        if (not change.services or name in change.services)
+        and (not change.sites or set(change.sites) & set(service["standing"]))
+    }
 
 
 def _missing(doc: Doc, change: Change, mine: dict[str, Doc]) -> list[str]:

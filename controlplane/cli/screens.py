@@ -29,7 +29,8 @@ _HEADLINE["failing over"] = (BAD, "FAILING OVER", "red")
 
 def status(doc: Doc, utc: bool, only: str = "") -> Iterator[RenderableType]:
     """Line by line. `only`: a service or a site to show alone, "" = everything."""
-    lost = (doc["source"].get("age_s") or 0.0) >= LOST_S
+    age_s = doc["source"].get("age_s")
+    lost = age_s is None or age_s >= LOST_S
     yield header(doc)
     yield headline(doc, lost)
     sites = {s: d for s, d in doc["sites"].items() if not only or s == only or _at(doc, only, s)}

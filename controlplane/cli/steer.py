@@ -104,8 +104,7 @@ def undrain(
     others = sorted({s for o in mine for s in o["sites"]} - {site})
     if others:
         run.stderr.print(f"This also ends the drain of {', '.join(others)}.", style="yellow")
-    ids = [o["id"] for o in mine]
-    deeds.cancel(run, ids, (site,), how, f"undrain {site}", "UNDRAINED")
+    deeds.cancel(run, mine, how, f"undrain {site}", "UNDRAINED")
 
 
 def pin(
@@ -182,7 +181,7 @@ def unfreeze(
       failoverctl unfreeze
     """
     how = _how(reason, yes, dry_run, no_wait, accept, patience)
-    deeds.finish(run, "POST", "/v1/unfreeze", deeds.ask(how), how, (), "unfreeze", "UNFROZEN")
+    deeds.finish(run, "POST", "/v1/unfreeze", (), how, "unfreeze", "UNFROZEN")
 
 
 def failback(
@@ -240,8 +239,10 @@ def overrides(
         raise Stop(Code.USAGE, "cancel needs an ID, such as ov-19; see failoverctl overrides")
     how = _how(reason, yes, dry_run, no_wait, accept, patience)
     there = {o["id"]: o for o in fetch(run, "/v1/overrides")["overrides"]}
-    sites = tuple(sorted({s for id_ in ids if id_ in there for s in there[id_]["sites"]}))
-    deeds.cancel(run, ids, sites, how, f"cancel {' '.join(ids)}", "CANCELLED")
+    missing = [id_ for id_ in ids if id_ not in there]
+    if missing:
+        raise Stop(Code.USAGE, f"No override {', '.join(missing)}: cancelled before, or at its end.")
+    deeds.cancel(run, [there[id_] for id_ in ids], how, f"cancel {' '.join(ids)}", "CANCELLED")
 
 
 def _list(run: Run) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -28,6 +28,7 @@ class Watch:
 
     def __init__(self, run: Run, only: str) -> None:
         self._run = run
+        self.live = run.stdout.is_terminal and not run.json
         self._only = only
         self._doc: Doc | None = None
         self._age_s = 0.0  # of the view, when it was last heard of
@@ -42,19 +43,23 @@ class Watch:
         loop = asyncio.get_running_loop()
         urls = endpoints(self._run)
         while True:
-            async with Client(urls, self._run.timeout_s) as client:
+            async with Client(urls, self._run.timeout_s) as client, aclosing(client.events("/v1/events")) as stream:
                 try:
-                    async for url, event in client.events("/v1/events"):
+                    async for url, event in stream:
                         self._via, self._heard_at = url, loop.time()
                         self.take(event)
+                        if self._age_s >= screens.STALE_S:
+                            break  # this node is cut off itself; another may know more
                 except Unreachable as error:
                     if self._doc is None:
                         raise nobody(error) from None
-            self._trying = urls[0]
-            await asyncio.sleep(AGAIN_S)
             with suppress(Stop):  # a cluster that was started anew has new endpoints
                 urls = endpoints(self._run)
-            urls = (*urls[1:], urls[0])
+            if self._via in urls:
+                next_ = urls.index(self._via) + 1
+                urls = (*urls[next_:], *urls[:next_])
+            self._trying = urls[0]
+            await asyncio.sleep(AGAIN_S)
 
     def take(self, event: Doc) -> None:
         """One event of the stream: a status document, or something that happened."""
@@ -66,7 +71,7 @@ class Watch:
             self._doc = event
         else:
             self._events.append(event)
-        if (kind != "status" or event.get("changed")) and not self._run.stdout.is_terminal:
+        if (kind != "status" or event.get("changed")) and not self.live:
             self._line(event)
 
     def silent_s(self) -> float:
@@ -112,7 +117,7 @@ async def watch(run: Run, only: str) -> None:
     view = Watch(run, only)
     listener = asyncio.ensure_future(view.follow())
     try:
-        if run.stdout.is_terminal:
+        if view.live:
             with Live(view.screen(), console=run.stdout, auto_refresh=False, screen=False) as live:
                 while not listener.done():
                     live.update(view.screen(), refresh=True)

@@ -12,8 +12,8 @@ from typing import Any
 
 from controlplane.config import checks
 from controlplane.config.build_drivers import dns_drivers, pool_drivers
+from controlplane.config.countries import COUNTRIES
 from controlplane.config.problems import Log, Path, known_or
-from controlplane.countries import COUNTRIES
 from policies.topology import (
     Check,
     Config,

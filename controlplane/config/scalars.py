@@ -11,9 +11,9 @@ from typing import Any
 
 import durationpy
 
+from controlplane.config.countries import COUNTRIES
 from controlplane.config.document import Value
 from controlplane.config.readers import Scalar, Schema, Wrong, choice
-from controlplane.countries import COUNTRIES
 
 DAY_S = 86400.0
 NAME_PATTERN = "[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?"

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from controlplane.api.app import Server, make_app, serve
@@ -52,6 +53,10 @@ drivers:
 """
 
 
+def wall() -> float:
+    return datetime.now(UTC).timestamp()
+
+
 class WellProber:
     """Everything that is probed passes, unless its site is in `down`."""
 
@@ -86,7 +91,7 @@ class Cluster:
         for name, site in self.config.sites.items():
             roles = ("vantage", "controller") if site.role == "witness" else ("vantage", "controller", "agent")
             self.nodes[name] = node = Node(
-                name, "acme", store, WellProber(self.down), roles=roles, wall=time.time, rng=random.SystemRandom()
+                name, "acme", store, WellProber(self.down), roles=roles, wall=wall, rng=random.SystemRandom()
             )
             if name in ("site-a", "cloud"):
                 servers.append(await serve(make_app(node), "127.0.0.1", 0))
@@ -99,6 +104,7 @@ class Cluster:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._loop.shutdown_default_executor()
 
     def start(self) -> None:
         self._thread.start()
@@ -116,9 +122,8 @@ class Cluster:
         desired = view.mirror.desired.get("www")
         if desired is None:
             return False
-        docs = list(view.mirror.applied.values())
-        seen = {s.server for d in docs for s in d.seen.get("www", ()) if s.agrees and s.generation == desired.generation}
-        return len(seen) == len(ADDRESSES)
+        seen = [s for doc in list(view.mirror.applied.values()) for s in doc.seen.get("www", ())]
+        return len({s.server for s in seen if s.agrees and s.generation == desired.generation}) == len(ADDRESSES)
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Wait for something that needs no more than a moment; fails loudly instead of for ever."""

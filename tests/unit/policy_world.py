@@ -14,10 +14,11 @@ import msgspec
 from hypothesis import HealthCheck, settings
 from msgspec.structs import replace
 
-from policies.decide import decide_service
+from policies.decide import WORTH_MOVING, decide_service
 from policies.frame import Frame, Watched, frames, usable, watched
-from policies.placing import Shares, load
-from policies.standing import effective
+from policies.placing import Shares, load, overload, place
+from policies.stage import stage
+from policies.standing import NONE, effective
 from policies.topology import Check, Config, Data, Dns, Failback, Override, Policy, ProbePolicy, Region, Service, Site
 from policies.world import Ahead, Carried, Desired, Event, Slice, Step, Vote
 
@@ -202,15 +203,21 @@ class World:
         return step
 
     def _same_again(self, frame: Frame, carried: Carried, step: Step) -> None:
-        """Idempotent: the same world again changes nothing."""
-        again = decide_service(frame, self.slice(frame), replace(carried, moved=step.carried.moved))
-        assert again.desired is None, (step.desired, again.desired)
-        assert not again.events and not again.new_generation
+        """Idempotent: the same world again changes nothing. Without a hold time, a few more optional moves may
+        follow at once (what a held or ramping site may keep is its rounded share), but not for ever."""
+        for last in (False,) * 9 + (True,) if frame.spec.policy.hold_s == 0 else (True,):
+            carried = replace(carried, moved=step.carried.moved)
+            step = decide_service(frame, self.slice(frame), carried)
+            if step.desired is None or last:
+                break
+            assert all(not event.forced for event in step.events)
+            self.desired[frame.service] = step.desired
+        assert step.desired is None and not step.new_generation and not step.events, step
 
     def run(self, seconds: float) -> Step:
         """Follow wake_in, and the ends of overrides, for so long. Fails if that makes no progress."""
         end = self.now + seconds
-        step = self.decide()
+        self.decide()
         for _ in range(int(20 + seconds)):
             due = [s.wake_in_s for s in self.steps.values() if s.wake_in_s is not None]
             due += [ends - self.now for _, ends in self.overrides.values() if ends is not None and ends > self.now]
@@ -219,7 +226,7 @@ class World:
                 self.now = end
                 return self.decide()
             self.now += wait
-            step = self.decide()
+            self.decide()
         raise AssertionError(f"no progress: {seconds} s took too many steps; wakes {due}")
 
     def tick(self, seconds: float, every: float = 1.0) -> list[Shares]:
@@ -292,10 +299,27 @@ def check_step(frame: Frame, slice_: Slice, carried: Carried, step: Step) -> Non
     moves = [event for event in step.events if event.kind == "move"]
     assert bool(moves) == step.new_generation or slice_.ahead, "no move without its story, no story without a move"
     assert step.desired is not None or not step.events, "what is said is written"
+    if now is not None and before is not None:
+        check_limits(frame, slice_, carried, step, now)
     recorded = msgspec.json.decode(msgspec.json.encode(slice_), type=Slice)
     with_it = msgspec.json.decode(msgspec.json.encode(carried), type=Carried)
     again = decide_service(frame, recorded, with_it)
     assert msgspec.json.encode(again) == msgspec.json.encode(step), "replayed from its record"
+
+
+def check_limits(frame: Frame, slice_: Slice, carried: Carried, step: Step, now: Desired) -> None:
+    """What the forced plan may do, and what the full plan adds, compared with the two plans themselves."""
+    judged = stage(frame, slice_)
+    forced = place(frame, carried.room, judged.standings, judged.cur, sticky=True)
+    moves = [event for event in step.events if event.kind == "move"]
+    if not step.refused and not slice_.freeze and any(not move.forced for move in moves):
+        worth = max(WORTH_MOVING * frame.demand, 1e-6)
+        before, after = (overload(frame, carried.room, shares) for shares in (forced.shares, now.shares))
+        assert after <= before + 2 * worth, "an optional move causes an overload"
+    lost = {s for s, standing in judged.standings.items() if standing.take == NONE}
+    if {event.rule for event in step.refused} & {"hold", "rewound"} and all(forced.shares.values()) and not forced.tier:
+        still = {s for shares in now.shares.values() for s in shares} & lost
+        assert not still, "the forced plan is never held back by what the full plan adds"
 
 
 def check_answers(frame: Frame, desired: Desired) -> None:

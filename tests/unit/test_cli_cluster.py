@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -268,11 +269,17 @@ def test_once_sent_nobody_else_is_asked(cluster: Cluster, black_hole: str) -> No
 # --- watching, and Ctrl-C ------------------------------------------------------------------------------------
 
 
-def start(cluster: Cluster, *args: str) -> subprocess.Popen[str]:
+@contextmanager
+def start(cluster: Cluster, *args: str) -> Iterator[subprocess.Popen[str]]:
+    """A failoverctl of its own, killed at the end if it still runs."""
     command = [sys.executable, "-m", "controlplane.cli.main", "--api", ",".join(cluster.urls), *args]
-    return subprocess.Popen(
+    with subprocess.Popen(
         command, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_ctrl_c
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def _heed_ctrl_c() -> None:
@@ -285,7 +292,7 @@ def test_watching_in_a_pipe(cluster: Cluster) -> None:
         assert process.stdout is not None
         first = json.loads(process.stdout.readline())
         assert first["type"] == "status" and first["services"]["www"]["state"] == "converged"
-        assert cli(cluster, "freeze", "--reason", "r", "--yes", "--no-wait").exit_code == 0
+        assert cli(cluster, "drain", "site-b", "--reason", "r", "--yes", "--no-wait").exit_code == 0
         kinds = {"status"}
         while "decision" not in kinds:
             kinds.add(json.loads(process.stdout.readline())["type"])

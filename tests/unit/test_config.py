@@ -9,11 +9,11 @@ import jsonschema
 import pytest
 
 from controlplane.config import check_document, human_lines, read_config, render, schema
+from controlplane.config.countries import COUNTRIES
 from controlplane.config.document import parse, plain
 from controlplane.config.driver_options import DNS, POOLS
 from controlplane.config.problems import Log
 from controlplane.config.scalars import seconds
-from controlplane.countries import COUNTRIES
 from controlplane.dns import DRIVERS
 from controlplane.dns.embedded import EmbeddedDriver
 from policies.topology import Config, Location, Policy, Steering

@@ -9,9 +9,9 @@ from msgspec.structs import replace
 
 from chaos.worlds.loop import Kernel
 from controlplane.documents import Applied, AppliedDoc, GovernorDoc, encode
-from controlplane.evidence import doubted_for_s, evidence, running_nodes
-from controlplane.shares import ahead_shares
 from controlplane.store import Delete, Txn
+from controlplane.view.evidence import doubted_for_s, evidence, running_nodes
+from controlplane.view.shares import ahead_shares
 from policies.topology import Config
 from policies.world import Answer
 from probes.target import Health

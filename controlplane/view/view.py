@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from controlplane.documents import AppliedDoc, DecisionDoc, Keys, LeaderDoc, NodeDoc, encode
-from controlplane.mirror import Mirror
-from controlplane.pulse import BEAT_S, FOREVER, Pulse
-from controlplane.shares import ahead_shares
 from controlplane.signal import Signal, together
 from controlplane.store import KV, Compacted, Delete, Put, Rewound, Store, StoreError, Txn
-from controlplane.votes import Votes
+from controlplane.view.mirror import Mirror
+from controlplane.view.pulse import BEAT_S, FOREVER, Pulse
+from controlplane.view.shares import ahead_shares
+from controlplane.view.votes import Votes
 from policies.frame import Frame, usable
 from policies.standing import effective
 from policies.topology import Config, Override

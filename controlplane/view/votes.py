@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from controlplane.eyes import Eye
+from controlplane.view.eyes import Eye
 from policies.frame import Frame, Watched, frames, target_id, watched
 from policies.topology import Config
 from policies.world import Desired, Vote

@@ -7,7 +7,7 @@ import asyncio
 from msgspec import Struct
 
 from controlplane.documents import NodeDoc
-from controlplane.view import View
+from controlplane.view.view import View
 from probes.target import Health
 
 
