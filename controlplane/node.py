@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import random
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from controlplane.operator import Operator
 from controlplane.reporter import StoreReporter
 from controlplane.signal import together
 from controlplane.store import Store
+from controlplane.sync import Note
 from controlplane.view import View
 from policies.frame import probe_targets
 from policies.topology import Config, DnsDriver
@@ -37,15 +38,23 @@ log = logging.getLogger(__name__)
 ROLES = ("vantage", "controller", "agent")
 Strays = tuple[tuple[str, str, str], ...]  # service, site, address
 
-LOOK_S = 1.0  # how often a node looks whether what it runs fits the configuration, if nothing tells it
+Opener = Callable[[str, DnsDriver, Config], Awaitable[Driver | None]]
+
+LOOK_S = 30.0  # how often a node looks whether what it runs fits the configuration, if nothing tells it
 OPEN_AGAIN_S = 2.0  # between attempts to start a driver
+
+
+async def open_real(site: str, driver: DnsDriver, config: Config) -> Driver | None:
+    """The driver as `site` writes it; None where it cannot: an embedded server is inside its home site's process."""
+    return await DRIVERS[driver.driver](driver, config) if driver.site == site else None
 
 
 class Node:
     """One site's node. `run()` is all of it: cancelled, it ends as a crash would; `stop()` hands leadership over.
 
     `wall` reads the wall clock (seconds since 1970), for people and the clock_suspect alarm; `rng` makes random
-    ids: a random.SystemRandom, or a seeded one in tests. It is what the API calls a NodeApi.
+    ids: a random.SystemRandom, or a seeded one in tests. `open_driver` opens what this site writes. It is what the
+    API calls a NodeApi.
     """
 
     def __init__(
@@ -59,6 +68,9 @@ class Node:
         wall: Callable[[], float],
         rng: random.Random,
         ask: Ask = ask_sockets,
+        open_driver: Opener = open_real,
+        on_note: Callable[[Note], None] = log_note,
+        on_elected: Callable[[State, str], None] | None = None,
         journal_path: Path | None = None,
     ) -> None:
         self.site = site
@@ -74,7 +86,7 @@ class Node:
         self.journal.follow(self.view)
         self.operator = Operator(store, keys, rng)
         self.election = Election(
-            store, keys, site, lambda: f"{rng.getrandbits(64):016x}", self.view, on_change=self._elected
+            store, keys, site, lambda: f"{rng.getrandbits(64):016x}", self.view, on_elected or self._elected
         )
         self.leader = Leader(store, self.view, self.election, rng, wall, self._committed)
         self.reporter = StoreReporter(store, keys, site, "main", run, wall)
@@ -82,8 +94,9 @@ class Node:
         self.drivers: dict[str, Driver] = {}
         self._configured: dict[str, Config] = {}
         self.agent = Agent(
-            site, run, self.view, store, keys, self.drivers, ask=ask, seed=f"{site}/{run}", on_note=log_note
+            site, run, self.view, store, keys, self.drivers, ask=ask, seed=f"{site}/{run}", on_note=on_note
         )
+        self._open_driver = open_driver
         self._prober = prober
 
     async def run(self) -> None:
@@ -126,7 +139,7 @@ class Node:
 
     async def _open_drivers(self, config: Config) -> bool:
         """False if one could not be started; it is tried again."""
-        wanted = {d.name: d for d in config.dns if d.site == self.site}
+        wanted = {d.name: d for d in config.dns if self.site in d.writers}
         for name in [name for name in self.drivers if name not in wanted]:
             await self.drivers.pop(name).aclose()
             self._configured.pop(name, None)
@@ -135,7 +148,7 @@ class Node:
             if self._configured.get(name) is config:
                 continue
             try:
-                await self._open_driver(name, driver, config)
+                await self._bring(name, driver, config)
             except OSError as err:
                 log.error("driver %s cannot be started: %s", name, err)
                 fine = False
@@ -143,7 +156,7 @@ class Node:
             self._configured[name] = config
         return fine
 
-    async def _open_driver(self, name: str, driver: DnsDriver, config: Config) -> None:
+    async def _bring(self, name: str, driver: DnsDriver, config: Config) -> None:
         running = self.drivers.get(name)
         before = next((d for d in self._configured[name].dns if d.name == name), None) if running else None
         if running is not None and before is not None and before.options == driver.options:
@@ -152,7 +165,9 @@ class Node:
             return
         if running is not None:
             await self.drivers.pop(name).aclose()
-        self.drivers[name] = await DRIVERS[driver.driver](driver, config)
+        opened = await self._open_driver(self.site, driver, config)
+        if opened is not None:
+            self.drivers[name] = opened
 
     def _elected(self, state: State, why: str) -> None:
         log.info("%s: %s (%s)", self.site, state.value, why)

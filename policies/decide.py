@@ -15,7 +15,7 @@ from policies.events import events, refusal
 from policies.frame import Frame
 from policies.placing import Plan, Shares, load, moved, overload, place, render
 from policies.stage import Stage, stage
-from policies.standing import FULL, KEEP, LADDER, NONE, RAMP, RELIEF
+from policies.standing import LADDER, NONE
 from policies.timers import COUNTED_QUIET_S, COUNTED_S, QUIET_DAY_S, TINY_S, running_s, spent
 from policies.world import Carried, Desired, Event, SiteState, Slice, Step
 
@@ -107,20 +107,20 @@ def _choose(frame: Frame, slice_: Slice, carried: Carried, st: Stage) -> Choice:
 
 
 def _forced(frame: Frame, room: Mapping[str, float], st: Stage) -> tuple[Plan, str]:
-    """Only what lost its right moves; else the present shares are the forced plan."""
-    plan, cur = place(frame, room, st.standings, st.cur, sticky=True), st.cur
+    """Only what lost its right moves, or what relieves enough overload; else the present shares are the plan."""
+    cur = st.cur
+    worth = max(WORTH_MOVING * frame.demand, TINY_S)
+    over = overload(frame, room, cur)
+    carrying = [standing for site, standing in st.standings.items() if _carries(cur, site)]
+    if over < worth and all(cur.values()) and all(standing.take != NONE for standing in carrying):
+        return Plan(cur, ""), ""
+    plan = place(frame, room, st.standings, cur, sticky=True)
     if not all(plan.shares.values()):
         return Plan(cur, ""), "nowhere to go"
-    allowed = {
-        site
-        for site, standing in st.standings.items()
-        if standing.take in (FULL, RELIEF, RAMP, KEEP)
-        or (plan.tier and (standing.ladder == plan.tier or plan.tier == LADDER[-1]))
-    }
-    if all(site in allowed for region in frame.regions for site in cur[region]):
-        relief = overload(frame, room, cur) - overload(frame, room, plan.shares)
-        if relief < max(WORTH_MOVING * frame.demand, 1e-6):
-            return Plan(cur, plan.tier), ""
+    # Last of all, what was served last may go on.
+    rightful = all(s.take != NONE or plan.tier and plan.tier in (s.ladder, LADDER[-1]) for s in carrying)
+    if rightful and over - overload(frame, room, plan.shares) < worth:
+        return Plan(cur, plan.tier), ""
     return plan, ""
 
 

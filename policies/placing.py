@@ -39,6 +39,9 @@ class _Placing:
         self.left = dict(self.demand)
         self.amount: dict[str, dict[str, float]] = {r: {} for r in frame.regions}
         self.cap: dict[str, dict[str, float]] = {r: self._caps(r) for r in frame.regions}
+        # Sites that are still served and that the configuration no longer has come after all others.
+        strangers = tuple(s for s in self.sites if s not in frame.sites)
+        self.groups = {r: (*frame.preference[r], strangers) for r in frame.regions}
 
     def _caps(self, region: str) -> dict[str, float]:
         caps: dict[str, float] = {}
@@ -90,7 +93,7 @@ class _Placing:
         left = self.left[region]
         if left <= self.demand[region] * EPS:
             return []
-        for group in (*self.frame.preference[region], self._strangers()):
+        for group in self.groups[region]:
             open_ = [s for s in group if s in sites and self.room[s] > EPS and self._under_cap(region, s, capped) > 0]
             if not open_:
                 continue
@@ -107,10 +110,6 @@ class _Placing:
             return self.left[region]
         under = self.cap[region][site] - self.amount[region].get(site, 0.0)
         return under if under > self.demand[region] * EPS else 0.0
-
-    def _strangers(self) -> tuple[str, ...]:
-        """Sites that are still served and that the configuration no longer has: after all others."""
-        return tuple(s for s in self.sites if s not in self.frame.sites)
 
     def spread(self, sites: list[str]) -> None:
         """What is left over, in proportion to usable capacity (to capacity, if none is left)."""
@@ -141,7 +140,7 @@ class _Placing:
         exact = {s: a * 100 / demand for s, a in sorted(self.amount[region].items()) if a > demand * EPS}
         shares = {s: int(value + 1e-6) for s, value in exact.items()}
         caps = {s: self.cap[region][s] * 100 / demand for s in exact if s in self.cap[region]}
-        ranks = [s for group in (*self.frame.preference[region], self._strangers()) for s in group]
+        ranks = [s for group in self.groups[region] for s in group]
 
         def order(site: str) -> tuple[bool, bool, bool, float, int]:
             rounded_up = shares[site] > exact[site]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -135,16 +136,17 @@ class Client:
             return doc
         raise Unreachable(reasons, sent=False)
 
-    async def events(self, path: str) -> AsyncIterator[tuple[str, Doc]]:
+    async def events(self, path: str) -> AsyncGenerator[tuple[str, Doc], None]:
         """(endpoint, document) of a stream of server-sent events, from whoever answers first. Ends when that
         one goes away or falls silent for longer than the time-out; raises Unreachable if nobody answers."""
         reasons: dict[str, str] = {}
         for url in list(self._urls):
             heard = False
             try:
-                async for doc in self._stream(url, path):
-                    heard = True
-                    yield url, doc
+                async with aclosing(self._stream(url, path)) as stream:
+                    async for doc in stream:
+                        heard = True
+                        yield url, doc
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 reasons[url] = _why(error)
             else:
@@ -154,7 +156,7 @@ class Client:
                 return
         raise Unreachable(reasons, sent=False)
 
-    async def _stream(self, url: str, path: str) -> AsyncIterator[Doc]:
+    async def _stream(self, url: str, path: str) -> AsyncGenerator[Doc, None]:
         # A healthy stream speaks each second: silence for longer is a reason to ask somebody else.
         patience_s = min(self._timeout_s, FRESH_S)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=patience_s, sock_read=patience_s)

@@ -67,7 +67,8 @@ def carry_out(run: Run, ask: Doc, how: How, what: str, done: str, undo: str, *, 
             made = _look_for(run, ask, unknown)
         if made is not None:
             id_ = (made.get("override") or made["existing"])["id"]
-            change = progress.Change((id_,), (), sites, tuple(ask["services"]), done, f"as {id_}", undo.format(id=id_), empties)
+            services, back = tuple(ask["services"]), undo.format(id=id_)
+            change = progress.Change((id_,), (), sites, services, done, f"as {id_}", back, empties)
             progress.committed(run, change)
             _end(run, made, change, how)
             return

@@ -18,26 +18,19 @@ from msgspec import Struct
 
 from chaos.worlds.faulty_store import FaultyStore
 from chaos.worlds.loop import Kernel, NodeLoop
-from controlplane.agent import Agent
 from controlplane.dns.ask import Ask
 from controlplane.dns.embedded import EmbeddedDriver, EmbeddedServer, server_for
-from controlplane.documents import Keys, LeaderDoc, NodeDoc, decode, encode
+from controlplane.documents import Keys, LeaderDoc, decode, encode
 from controlplane.drivers import Actual, Change, Driver, Result
-from controlplane.election import Election, State
-from controlplane.journal import Journal
-from controlplane.leader import Leader
+from controlplane.election import State
+from controlplane.node import ROLES, Node
 from controlplane.operator import Operator
-from controlplane.reporter import StoreReporter
-from controlplane.signal import together
 from controlplane.store import Put, Txn, TxnResult
 from controlplane.store.memory import MemoryStore
 from controlplane.sync import Note
-from controlplane.view import View
-from policies.frame import probe_targets
 from policies.topology import Config, Override
 from policies.world import Desired
 from probes.target import Cancel, Done, Sample, Target
-from probes.vantage import Vantage
 from tests.sim.setting import ADDRESS, EPOCH, HOP_S, NAME, SERVER, SITES, SKEW, WITNESS, config
 
 
@@ -129,59 +122,33 @@ class SimDriver(EmbeddedDriver):
             raise TimeoutError(f"{self._home} does not answer")
 
 
-class Node:
-    """One site's process, from start to kill. The witness has no agent."""
+class SimNode(Node):
+    """One site's process as it runs in production, from start to kill, on the simulated world's adapters. The
+    witness has no agent."""
 
     def __init__(self, world: World, site: str, life: int) -> None:
-        self.site = site
         self.loop: NodeLoop = world.kernel.loop(site, *SKEW[site])
         self.line = Line(world.store, random.Random(f"{world.seed}/{site}/{life}/line"))
         self.line.latency_s, self.line.jitter, self.line.call_s = 2 * HOP_S, 0.5, 5.0
-        rng = random.Random(f"{world.seed}/{site}/{life}/ids")
-        run = f"{rng.getrandbits(32):08x}"
-        keys = Keys("sim")
-
-        def wall() -> float:
-            return EPOCH + world.kernel.now + world.clock_steps.get(site, 0.0)
-
-        self.view = View(self.line, "sim", NodeDoc(site, site, ("all",), "1", run, 0, 0.0), wall)
-        ids = random.Random(f"{world.seed}/{site}/{life}/election")
-        self.election = Election(
-            self.line,
-            keys,
-            site,
-            lambda: f"{ids.getrandbits(64):016x}",
-            self.view,
-            lambda state, why: world.turned(site, state, why),
-        )
-        self.journal = Journal(wall)
-        self.journal.follow(self.view)
-        self.leader = Leader(self.line, self.view, self.election, rng, wall, self.journal.committed)
-        self.reporter = StoreReporter(self.line, keys, site, "p", run, wall)
-        self.vantage = Vantage(site, (), SimProber(world, site), self.reporter)
         self.notes: list[Note] = []
-        self.agent: Agent | None = None
-        if site in SITES:
-            drivers: dict[str, Driver] = {f"embedded-{home}": SimDriver(world, site, home) for home in SITES}
-            self.agent = Agent(
-                site, run, self.view, self.line, keys, drivers, ask=world.asker(site), seed=world.seed,
-                on_note=self.notes.append,
-            )  # fmt: skip
-        self.task = self.loop.create_task(self._run())
 
-    async def _run(self) -> None:
-        parts = [self.view.run(), self.election.run(), self.leader.run(), self.reporter.run(), self.vantage.run()]
-        if self.agent is not None:
-            parts.append(self.agent.run())
-        await together(*parts, self._aim())
+        async def open_driver(_: str, driver: DnsDriver, config: Config) -> Driver:
+            return SimDriver(world, site, driver.site)
 
-    async def _aim(self) -> None:
-        """What the vantage probes follows configuration and desired."""
-        while True:
-            count = self.view.news.count
-            if self.view.config is not None:
-                self.vantage.set_targets(probe_targets(self.view.config, self.view.desired))
-            await self.view.news.wait(60.0, count)
+        super().__init__(
+            site,
+            "sim",
+            self.line,
+            SimProber(world, site),
+            roles=ROLES if site in SITES else ("vantage", "controller"),
+            wall=lambda: EPOCH + world.kernel.now + world.clock_steps.get(site, 0.0),
+            rng=random.Random(f"{world.seed}/{site}/{life}/ids"),
+            ask=world.asker(site),
+            open_driver=open_driver,
+            on_note=self.notes.append,
+            on_elected=lambda state, why: world.turned(site, state, why),
+        )
+        self.task = self.loop.create_task(self.run())
 
 
 class World:
@@ -205,7 +172,7 @@ class World:
         operator = Operator(self.store, self.keys, random.Random(f"{seed}/operator"))
         self.operator = operator
         self.kernel.run(operator.apply_config(self.config, []), "operator")
-        self.nodes = {site: Node(self, site, 0) for site in (*SITES, WITNESS)}
+        self.nodes = {site: SimNode(self, site, 0) for site in (*SITES, WITNESS)}
 
     def __enter__(self) -> World:
         return self
@@ -246,7 +213,7 @@ class World:
 
     def start(self, site: str) -> None:
         self._lives[site] += 1
-        self.nodes[site] = Node(self, site, self._lives[site])
+        self.nodes[site] = SimNode(self, site, self._lives[site])
 
     def store_down(self, down: bool) -> None:
         for node in self.nodes.values():

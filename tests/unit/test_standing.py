@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations, permutations
+from itertools import combinations, pairwise, permutations
 from typing import Any
 
 import pytest
@@ -58,7 +58,7 @@ def test_every_row_has_its_facts_and_is_chosen_by_them() -> None:
         assert stand(facts(**given)).rule == name
 
 
-@pytest.mark.parametrize("pair", list(zip(RULES, RULES[1:], strict=False)), ids=lambda pair: pair[0].name)
+@pytest.mark.parametrize("pair", list(pairwise(RULES)), ids=lambda pair: pair[0].name)
 def test_of_neighbours_the_higher_wins(pair: tuple[Any, Any]) -> None:
     higher, lower = pair
     names = (higher.name, lower.name)
