@@ -28,7 +28,7 @@ from controlplane.operator import Operator
 from controlplane.store import Put, Txn, TxnResult
 from controlplane.store.memory import MemoryStore
 from controlplane.sync import Note
-from policies.topology import Config, Override
+from policies.topology import Config, DnsDriver, Override
 from policies.world import Desired
 from probes.target import Cancel, Done, Sample, Target
 from tests.sim.setting import ADDRESS, EPOCH, HOP_S, NAME, SERVER, SITES, SKEW, WITNESS, config
