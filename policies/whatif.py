@@ -63,7 +63,7 @@ def settle(
 ) -> WhatIf:
     """Everything is up and ready but for the sites named; needs no cluster."""
     if demand_factor != 1.0:
-        config = _scaled(config, demand_factor)
+        config = scaled(config, demand_factor)
     before = [_assumed(frame, (), ()) for frame in frames(config).values()]
     base, _ = fold(before, usable(config), ())
     after = [_assumed(p.frame, lost, drained, base[p.frame.service].shares) for p in before]
@@ -77,7 +77,8 @@ def settle(
     return WhatIf(services, sites, *_agreement(config, lost))
 
 
-def _scaled(config: Config, factor: float) -> Config:
+def scaled(config: Config, factor: float) -> Config:
+    """The same configuration with every demand times `factor`."""
     services = {
         name: replace(service, demand={region: demand * factor for region, demand in service.demand.items()})
         for name, service in config.services.items()

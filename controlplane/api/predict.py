@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
 from policies.decide import spend
 from policies.explain import explain
@@ -15,7 +14,7 @@ from policies.placing import Shares
 from policies.stage import stage
 from policies.timing import worst_cases
 from policies.topology import Config
-from policies.whatif import DRAINED, LOST, Left, Present, SiteLoad, WhatIf, fold, settle
+from policies.whatif import DRAINED, LOST, Left, Present, SiteLoad, WhatIf, fold, scaled, settle
 from policies.world import Carried, Desired, Slice
 
 Doc = dict[str, Any]
@@ -35,7 +34,7 @@ def settle_now(
     factor: float,
 ) -> Doc:
     """The same from where things stand now: sites that are down or drained stay so."""
-    there = frames(_scaled(config, factor))
+    there = frames(scaled(config, factor))
     now = {name: slices[name].desired for name in slices}
     room = usable(config)
 
@@ -60,16 +59,6 @@ def _present(frame: Frame, slice_: Slice, lost: Collection[str], drained: Collec
         for site, standing in st.standings.items()
     }
     return Present(frame, standings, st.cur)
-
-
-def _scaled(config: Config, factor: float) -> Config:
-    if factor == 1.0:
-        return config
-    services = {
-        name: replace(s, demand={region: demand * factor for region, demand in s.demand.items()})
-        for name, s in config.services.items()
-    }
-    return replace(config, services=services)
 
 
 def _document(config: Config, lost: Collection[str], run: Settle, now: Mapping[str, Shares]) -> Doc:
