@@ -118,7 +118,7 @@ def _forced(frame: Frame, room: Mapping[str, float], st: Stage) -> tuple[Plan, s
     if not all(plan.shares.values()):
         return Plan(cur, ""), "nowhere to go"
     # Last of all, what was served last may go on.
-    rightful = all(s.take != NONE or plan.tier and plan.tier in (s.ladder, LADDER[-1]) for s in carrying)
+    rightful = all(s.take != NONE or (plan.tier and plan.tier in (s.ladder, LADDER[-1])) for s in carrying)
     if rightful and over - overload(frame, room, plan.shares) < worth:
         return Plan(cur, plan.tier), ""
     return plan, ""

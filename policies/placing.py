@@ -237,6 +237,7 @@ def render(
     if frame.spec.dns is None:
         return ()
     served = {(a.region, a.rtype, a.site) for a in before.answers} if before else set()
+    wanted = {rtype for mine in frame.spec.endpoints.values() for rtype in ("A", "AAAA") if _family(mine, rtype)}
     answers: list[Answer] = []
     families = {
         rtype: {s: mine for s in sorted(addresses) if (mine := _family(addresses[s], rtype))} for rtype in ("A", "AAAA")
@@ -244,7 +245,7 @@ def render(
     for region in frame.regions:
         for rtype, have in families.items():
             chosen = {s: share for s, share in sorted(shares[region].items()) if s in have}
-            if not chosen and any(s in frame.sites for s in have):
+            if not chosen and have and rtype in wanted:
                 now = {s for s in have if (region, rtype, s) in served}
                 chosen = {_best(frame, region, sorted(now if still and now else have), standings, now): 100}
             # A site's weight is split over its addresses, so that two addresses do not double it.

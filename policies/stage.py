@@ -77,10 +77,13 @@ def _present(frame: Frame, slice_: Slice) -> Shares:
     """The shares that clients have now, for the regions that the configuration has now."""
     states = slice_.desired.sites if slice_.desired else {}
     known = {*frame.sites, *(site for site in states if states[site].addresses)}
-    given: Mapping[str, dict[str, int]] = slice_.desired.shares if slice_.desired else {}
-    if slice_.ahead and slice_.ahead.shares:
-        given = slice_.ahead.shares
+    given = dict(slice_.desired.shares) if slice_.desired else {}
+    if slice_.ahead:
+        given |= {r: sites for r, sites in slice_.ahead.shares.items() if known & sites.keys()}
     shares = {r: {s: share for s, share in sites.items() if s in known} for r, sites in sorted(given.items())}
+    for sites in shares.values():
+        if sites:  # what a rewound store no longer knows a site for is counted to the largest
+            sites[max(sorted(sites), key=sites.__getitem__)] += 100 - sum(sites.values())
     # Clients of a region that is new were served as the default region was, or as any was.
     fallback = shares.get(frame.default_region) or next((sites for sites in shares.values() if sites), {})
     return {region: dict(shares.get(region) or fallback) for region in frame.regions}

@@ -69,9 +69,9 @@ def judge(frame: Frame, slice_: Slice) -> dict[str, Judged]:
 def _judge_site(frame: Frame, rows: list[_Row], state: SiteState, site: str, frozen: bool) -> Judged:
     configured = frame.spec.endpoints.get(site, ())
     served = state.addresses or configured
-    # A changed address is probed beside the old one, and served once it is UP: a wrong one is never served.
-    if served != configured and configured and not frozen and _combine(frame, rows, configured)[0] == "up":
+    if served != configured and configured and not frozen and _proven(frame, rows, served, configured):
         served = configured
+    rows = [r for r in rows if r.row.own or r.row.address in served or r.row.address in configured]
     status, deciding = _combine(frame, rows, served)
     mine = [r for r in rows if not r.row.own and r.row.address in served]
     return Judged(
@@ -85,6 +85,12 @@ def _judge_site(frame: Frame, rows: list[_Row], state: SiteState, site: str, fro
         tally=min((r.now.passes, r.now.tally) for r in deciding)[1] if deciding else "0/0",
         complete=all(r.last for r in rows),
     )
+
+
+def _proven(frame: Frame, rows: list[_Row], served: tuple[str, ...], configured: tuple[str, ...]) -> bool:
+    """A changed address is probed beside the old one, and served once it is UP itself: a wrong one is never served."""
+    new = [(address,) for address in configured if address not in served]
+    return all(_combine(frame, rows, addresses)[0] == "up" for addresses in (*new, configured))
 
 
 WORST_FIRST = ("down", "held", "up")

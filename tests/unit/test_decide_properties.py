@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from policies.frame import frames, usable
 from policies.placing import overload
 from policies.topology import Config, Failback, Governor, Policy, Quorum, Site, Steering
+from policies.world import Ahead
 from tests.unit.policy_world import HTTP, TCP, World, make_config, make_service, properties, standby
 
 SITES = ("a", "b", "c", "d", "e")
@@ -64,13 +65,44 @@ ACTIONS = (
     ("dark", ""), ("dark", ""), ("heal", ""), ("heal", ""), ("heal", ""), ("heal all", ""),
     ("mute", ""), ("blind", ""), ("lie", "up"), ("lie", "down"), ("truth", ""),
     ("drain", ""), ("pin", ""), ("pin out", ""), ("failback", ""), ("freeze", ""), ("lift", ""), ("lift", ""),
-    ("lag", "0"), ("lag", "100"), ("lag", "unknown"), ("rewound", ""),
+    ("lag", "0"), ("lag", "100"), ("lag", "unknown"), ("rewound", ""), ("ahead", ""),
+    ("config", "address"), ("config", "ipv6"), ("config", "remove"), ("config", "demand"), ("config", "back"),
 )  # fmt: skip
 events = st.tuples(
     st.sampled_from(ACTIONS),
     st.sampled_from([*SITES, "w"]),
     st.sampled_from([0.0, 0.2, 1.0, 2.5, 7.0, 30.0, 61.0, 200.0, 900.0]),
 )
+
+
+def live(config: Config, history: list[tuple[tuple[str, str], str, float]]) -> World:
+    """A world after this history."""
+    world = World(config)
+    world.lag = dict.fromkeys(config.sites, 0.0)
+    world.run(1)
+    for number, (action, site, pause_s) in enumerate(history):
+        if action[0] == "config":
+            edit(world, config, action[1], site, number)
+        else:
+            act(world, action, site, number)
+        world.run(pause_s) if pause_s else world.decide()
+    return world
+
+
+def edit(world: World, original: Config, what: str, site: str, number: int) -> None:
+    """Another revision of the configuration."""
+    services = dict(original.services if what == "back" else world.config.services)
+    for name, service in services.items():
+        endpoints = dict(service.endpoints)
+        if site in endpoints and what == "address":
+            endpoints[site] = (f"10.200.{number}.1",)
+        elif site in endpoints and what == "ipv6":
+            endpoints[site] = (*service.endpoints[site][:1], f"2001:db8:{number}::1")
+        elif site in endpoints and what == "remove" and site != "a":
+            del endpoints[site]
+        demand = {region: amount * 1.5 for region, amount in service.demand.items()}
+        services[name] = replace(service, endpoints=endpoints, demand=demand if what == "demand" else service.demand)
+    world.config = replace(world.config, services=services, revision=number + 1)
 
 
 def act(world: World, action: tuple[str, str], site: str, number: int) -> None:
@@ -104,6 +136,10 @@ def act(world: World, action: tuple[str, str], site: str, number: int) -> None:
         world.lag[site] = None if word == "unknown" else float(word)
     elif verb == "rewound":
         world.rewound = not world.rewound
+    elif verb == "ahead":
+        for name, desired in world.desired.items():
+            shares = {region: {site: 70, "gone": 30} for region in desired.shares}
+            world.ahead[name] = Ahead(desired.generation + number % 3, shares)
 
 
 def override(world: World, verb: str, site: str, number: int) -> None:
@@ -120,12 +156,7 @@ def override(world: World, verb: str, site: str, number: int) -> None:
 @given(configs(), st.lists(events, min_size=1, max_size=15))
 def test_random_lives(config: Config, history: list[tuple[tuple[str, str], str, float]]) -> None:
     """Every step of them passes check_step; and left alone, every service comes to rest."""
-    world = World(config)
-    world.lag = dict.fromkeys(config.sites, 0.0)
-    world.run(1)
-    for number, (action, site, pause_s) in enumerate(history):
-        act(world, action, site, number)
-        world.run(pause_s) if pause_s else world.decide()
+    world = live(config, history)
     world.run(2 * 86400.0)
     if not world.desired:
         return
@@ -143,12 +174,7 @@ def test_healed_worlds_go_back_to_where_they_began(
     config: Config, history: list[tuple[tuple[str, str], str, float]]
 ) -> None:
     """All faults over, no override left, failback released: the plan that a fresh service would get."""
-    world = World(config)
-    world.lag = dict.fromkeys(config.sites, 0.0)
-    world.run(1)
-    for number, (action, site, pause_s) in enumerate(history):
-        act(world, action, site, number)
-        world.run(pause_s) if pause_s else world.decide()
+    world = live(config, history)
     world.heal(*config.sites)
     world.lies.clear()
     world.blind.clear()
@@ -158,13 +184,13 @@ def test_healed_worlds_go_back_to_where_they_began(
     for site in config.sites:
         world.override("in", site, id=f"failback-{site}")
     world.run(3 * 3600.0)
-    fresh = World(config)
+    fresh = World(world.config)
     fresh.lag = dict.fromkeys(config.sites, 0.0)
     fresh.run(1)
     for name, desired in fresh.desired.items():
         assert {s: x.rule for s, x in world.desired[name].sites.items()} == dict.fromkeys(desired.sites, "ready")
-        frame = frames(config)[name]
-        room = usable(config)
+        frame = frames(world.config)[name]
+        room = usable(world.config)
         tolerance = 0.02 * frame.demand + 1e-6
         assert world.desired[name].shares == desired.shares or (
             abs(overload(frame, room, world.desired[name].shares) - overload(frame, room, desired.shares)) <= tolerance
@@ -177,6 +203,7 @@ def test_the_order_in_the_file_does_not_matter(
     config: Config, history: list[tuple[tuple[str, str], str, float]]
 ) -> None:
     """Sites, services and regions turned round (with `order` given): the same life, byte for byte."""
+
     def ordered(service: Any) -> Any:
         if service.steering.mode != "priority":
             return service
@@ -192,16 +219,12 @@ def test_the_order_in_the_file_does_not_matter(
         sites=turned(one.sites),
         regions=turned(one.regions),
         services={
-            n: replace(s, endpoints=turned(s.endpoints), demand=turned(s.demand)) for n, s in turned(one.services).items()
+            n: replace(s, endpoints=turned(s.endpoints), demand=turned(s.demand))
+            for n, s in turned(one.services).items()
         },
     )
     lives = []
     for each in (one, other):
-        world = World(each)
-        world.lag = dict.fromkeys(SITES, 0.0)
-        world.run(1)
-        for number, (action, site, pause_s) in enumerate(history):
-            act(world, action, site, number)
-            world.run(pause_s) if pause_s else world.decide()
+        world = live(each, history)
         lives.append((world.log, {n: world.desired[n] for n in sorted(world.desired)}))
     assert lives[0] == lives[1]

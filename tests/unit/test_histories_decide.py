@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from msgspec.structs import replace
 
@@ -27,7 +29,7 @@ def doubted(world: World, site: str, word: str = "down") -> None:
 
 
 def changes(seen: list[Shares]) -> int:
-    return sum(1 for before, after in zip(seen, seen[1:], strict=False) if before != after)
+    return sum(1 for before, after in pairwise(seen) if before != after)
 
 
 def test_five_sites_two_dead_and_too_little_room() -> None:
