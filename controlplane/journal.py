@@ -7,6 +7,7 @@ it saw things, on its own clock.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from msgspec import Struct
 from controlplane.documents import AppliedDoc, DecisionDoc
 from controlplane.view import View
 from controlplane.view.evidence import doubted_for_s
+
+log = logging.getLogger(__name__)
 
 KEPT_DECISIONS = 10_000
 KEPT_AUDIT = 10_000
@@ -118,6 +121,7 @@ class Journal:
     def audit(self, author: str, action: str, result: str, detail: str = "") -> Audit:
         entry = Audit(self._at(), author, action, result, detail)
         self.audits.append(entry)
+        log.info("%s %s: %s%s", author, action, result, f" ({detail})" if detail else "")
         self._write("audit", entry)
         return entry
 

@@ -138,7 +138,7 @@ class Node:
             await news.wait(wait_s, count)
 
     async def _open_drivers(self, config: Config) -> bool:
-        """False if one could not be started; it is tried again."""
+        """False if one could not be opened or changed: it stays as it was, and is tried again."""
         wanted = {d.name: d for d in config.dns if self.site in d.writers}
         for name in [name for name in self.drivers if name not in wanted]:
             await self.drivers.pop(name).aclose()
@@ -149,23 +149,25 @@ class Node:
                 continue
             try:
                 await self._bring(name, driver, config)
-            except OSError as err:
-                log.error("driver %s cannot be started: %s", name, err)
+            except Exception as err:  # whatever its library raises: one driver must not end the node
+                log.error("driver %s stays as it is, %s: %s", name, type(err).__name__, err)
                 fine = False
                 continue
             self._configured[name] = config
         return fine
 
     async def _bring(self, name: str, driver: DnsDriver, config: Config) -> None:
+        """Another configuration for a driver: in place if it can, so that what it serves is never interrupted."""
         running = self.drivers.get(name)
         before = next((d for d in self._configured[name].dns if d.name == name), None) if running else None
-        if running is not None and before is not None and before.options == driver.options:
-            if isinstance(running, embedded.OwnServer):
-                embedded.configure(running.server, driver, config)
+        if isinstance(running, embedded.OwnServer) and before is not None and embedded.same_places(before, driver):
+            embedded.configure(running.server, driver, config)
             return
+        if running is not None and before == driver:
+            return
+        opened = await self._open_driver(self.site, driver, config)  # first the new one, then away with the old
         if running is not None:
             await self.drivers.pop(name).aclose()
-        opened = await self._open_driver(self.site, driver, config)
         if opened is not None:
             self.drivers[name] = opened
 

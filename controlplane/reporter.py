@@ -22,6 +22,7 @@ SPACING_S = 0.1  # between the starts of two transactions
 EARNED_S = 1.0  # how long a call of the probing loop justifies a beat
 TRY_S = 1.0  # patience with one transaction, until it counts as not confirmed
 SHARDS = 100  # in one transaction: etcd allows 128 operations
+RIVAL_S = 2.5  # how long a foreign beat may stand still before it is taken for that of a dead process
 
 
 class Superseded(Exception):
@@ -51,6 +52,7 @@ class StoreReporter:
         self._n = 0
         self._rev: int | None = None  # mod revision of the beat key (0: absent); None: to be read
         self._own_rev = 0  # of the last own beat that was confirmed
+        self._rival: tuple[int, float] | None = None  # mod revision of a newer foreign beat, and when it was found
         self._sent_at = -SPACING_S
         self._wake = asyncio.Event()
 
@@ -122,6 +124,7 @@ class StoreReporter:
             return
         self.trouble = ""
         self._rev = self._own_rev = result.rev
+        self._rival = None
         self._confirmed = numbers
         if len(changed) > SHARDS:
             self._wake.set()
@@ -137,5 +140,16 @@ class StoreReporter:
             own = False
         # A foreign beat below our own: our predecessor's, in a store that was restored from a backup.
         if not own and 0 < self._own_rev < kv.mod_rev:
-            raise Superseded(f"another process reports as {self._site}/{self._prober}")
+            self._watch_rival(kv.mod_rev)
         return kv.mod_rev
+
+    def _watch_rival(self, rev: int) -> None:
+        """A newer foreign beat is a living process's only if it moves: it may also have come out of a backup (one
+        that is newer than the one restored before it). Raises Superseded; Unavailable while that is open."""
+        now = asyncio.get_running_loop().time()
+        if self._rival is None or rev < self._rival[0]:
+            self._rival = (rev, now)
+        elif rev > self._rival[0]:
+            raise Superseded(f"another process reports as {self._site}/{self._prober}")
+        if now - self._rival[1] < RIVAL_S:
+            raise Unavailable("there is another process's beat")

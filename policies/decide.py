@@ -145,7 +145,7 @@ def _governor_wait(frame: Frame, slice_: Slice, carried: Carried, st: Stage, for
     """What is left to wait before so much is moved on a verdict on which a voter dissents."""
     governor = frame.spec.policy.governor
     total = carried.moved + moved(frame, st.cur, forced)
-    if total <= governor.share * frame.total_demand:
+    if governor.share >= 1 or total <= governor.share * frame.total_demand:
         return 0.0
     failed = [s for s in st.standings if _carries(st.cur, s) and _rule(st, s) == "failed"]
     if all(st.judged[s].unanimous for s in failed):

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from controlplane.cli.dev import load, running_cluster, verified
+from controlplane.api.app import ListenError
+from controlplane.cli.context import Stop
+from controlplane.cli.dev import fit, running_cluster, verified
 from controlplane.cli.dev_clients import CachingResolver, Client, Request
 from controlplane.cli.dev_cluster import DevCluster
 from controlplane.cli.dev_config import faster, free_port, template
+from controlplane.cli.discovery import DiscoveryError
 from controlplane.cli.output import BAD, OK, make_console
+from controlplane.config import read_config
 from controlplane.dns.verify import servers_of
 from controlplane.documents import DecisionDoc
 from policies.timing import WorstCase, worst_case
@@ -193,10 +198,13 @@ class Demo:
         )
         try:
             assert process.stdout is not None
-            async for line in process.stdout:
-                self.out.print("    " + line.decode(errors="replace").rstrip())
-            if await process.wait() != 0:
-                raise Missed(f"failoverctl drain ended with exit code {process.returncode}")
+            async with asyncio.timeout_at(self.began + LIMIT_S):
+                async for line in process.stdout:
+                    self.out.print("    " + line.decode(errors="replace").rstrip())
+                if await process.wait() != 0:
+                    raise Missed(f"failoverctl drain ended with exit code {process.returncode}")
+        except TimeoutError:
+            raise Missed(f"the drain was not verified within {LIMIT_S:.0f}s of the start") from None
         finally:
             if process.returncode is None:
                 process.kill()
@@ -224,7 +232,7 @@ def print_table(out: Console, rows: Sequence[tuple[str, float, float]], bound: W
 async def story(out: Console) -> bool:
     web_port = free_port()
     text = template(free_port(), web_port).replace("cluster: dev", "cluster: demo")
-    config = faster(load(text, "demo.yaml"))
+    config = faster(fit(read_config(text, "demo.yaml"), "demo.yaml"))
     bound = worst_case(config, SERVICE)
 
     def failed(site: str, error: BaseException) -> None:
@@ -247,15 +255,24 @@ async def story(out: Console) -> bool:
     return kept
 
 
+async def told(out: Console) -> bool:
+    """The story; SIGTERM ends it as cleanly as Ctrl-C does."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    return await story(out)
+
+
 def main() -> None:
     out = make_console(stderr=False)
     logging.basicConfig(level=logging.CRITICAL)
     try:
-        sys.exit(0 if asyncio.run(story(out)) else 1)
-    except Missed as missed:
-        out.print(f"DEMO FAILED: {missed}", style="bold")
+        sys.exit(0 if asyncio.run(told(out)) else 1)
+    except (Missed, Stop, OSError, ListenError, DiscoveryError) as error:
+        out.print(f"DEMO FAILED: {error}", style="bold")
         sys.exit(1)
-    except KeyboardInterrupt:
+    except asyncio.CancelledError:
         out.print("interrupted; nothing is left behind")
         sys.exit(130)
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +23,9 @@ from controlplane.cli.context import Code, Run, Stop, command
 from controlplane.cli.dev_cluster import DevCluster, now_utc
 from controlplane.cli.dev_config import Unfit, check_fit, faster, free_port, template, web_places
 from controlplane.cli.discovery import Announcement, DiscoveryError, Running, announce, directory_path, find
-from controlplane.config import human_lines, read_config
+from controlplane.cli.files import read, unsound
+from controlplane.config import Result, read_config
+from controlplane.dns.table import zone_of
 from controlplane.dns.verify import servers_of
 from policies.topology import Config
 
@@ -59,10 +61,11 @@ def dev(
       failoverctl break site-a
       failoverctl status --watch
     """
-    text = file_text(file) if file else template(*_ports(port))
-    config = load(text, str(file or "dev.yaml"))
     if file and port:
         raise Stop(Code.USAGE, "--port is for the built-in configuration; FILE names its own ports")
+    text = "" if file else template(*_ports(port))
+    result, text = read(file) if file else (read_config(text, "dev.yaml"), text)
+    config = fit(result, str(file or "dev.yaml"))
     config = faster(config) if fast else config
     set_up_logging(log)
     try:
@@ -71,19 +74,10 @@ def dev(
         raise Stop(Code.REFUSED, str(error)) from None
 
 
-def file_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise Stop(Code.USAGE, f"{file}: {reason}") from None
-
-
-def load(text: str, name: str) -> Config:
-    """Raises Stop with every problem of the file."""
-    result = read_config(text, name)
+def fit(result: Result, name: str) -> Config:
+    """A configuration that dev can run. Raises Stop with every problem of one that it cannot."""
     if result.config is None:
-        raise Stop(Code.REFUSED, "\n".join(human_lines(result)))
+        raise unsound(result)
     try:
         check_fit(result.config)
     except Unfit as unfit:
@@ -138,10 +132,9 @@ async def _serve(run: Run, config: Config, text: str, file: Path | None, fast: b
 
 @asynccontextmanager
 async def running_cluster(
-    config: Config, text: str, file: Path | None, failed: object
+    config: Config, text: str, file: Path | None, failed: Callable[[str, BaseException], None]
 ) -> AsyncIterator[tuple[DevCluster, Path]]:
     """A cluster, announced so that others find it, and the path of its configuration; all of it ends with this."""
-    assert callable(failed)
     async with AsyncExitStack() as stack:
         cluster = DevCluster(config, failed)
         stack.push_async_callback(cluster.aclose)
@@ -183,7 +176,7 @@ def verified(cluster: DevCluster, service: str) -> bool:
     servers = {
         server
         for driver in cluster.config.dns
-        if cluster.sites[driver.site].alive and any(_inside(desired.name, zone) for zone in driver.zones)
+        if cluster.sites[driver.site].alive and zone_of(desired.name, driver.zones)
         for server in servers_of(driver)
     }
     agreed = {
@@ -193,10 +186,6 @@ def verified(cluster: DevCluster, service: str) -> bool:
         if seen.agrees and seen.generation == desired.generation
     }
     return servers <= agreed
-
-
-def _inside(name: str, zone: str) -> bool:
-    return name == zone or name.endswith("." + zone)
 
 
 def _control(cluster: DevCluster) -> web.Application:

@@ -151,6 +151,11 @@ def server_for(driver: DnsDriver, config: Config) -> EmbeddedServer:
     )
 
 
+def same_places(one: DnsDriver, other: DnsDriver) -> bool:
+    """Do both listen at the same addresses? Then a running server can be configured anew."""
+    return options_of(one).listen == options_of(other).listen
+
+
 def configure(server: EmbeddedServer, driver: DnsDriver, config: Config) -> None:
     """Give a running server another configuration. Raises what `server_for` raises; nothing is changed then."""
     options = options_of(driver)

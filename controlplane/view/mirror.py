@@ -80,13 +80,26 @@ class Mirror:
         anew: revisions prove nothing, because this store has another history than the one seen before.
         """
         there = {item.key for item in snapshot.items}
-        gone = [Delete(key, snapshot.rev) for key in sorted(self.revisions) if key not in there]
+        held = {*self.revisions, *self.unreadable}
+        gone = [Delete(key, snapshot.rev) for key in sorted(held) if key not in there]
         news: list[KV | Delete] = [i for i in snapshot.items if anew or self.revisions.get(i.key) != i.mod_rev]
         events = gone + news
         for event in events:
             self.apply(event)
         self.rev = snapshot.rev
         return events
+
+    def contradicts(self, snapshot: Snapshot) -> bool:
+        """Is the snapshot from another history than this copy: behind it, or with changes in the past that never
+        came here? A store that was restored may have grown beyond `rev` again before anybody looked."""
+        if snapshot.rev < self.rev:
+            return True
+        return any(
+            item.mod_rev <= self.rev
+            and item.key not in self.unreadable
+            and item.mod_rev != self.revisions.get(item.key, 0)
+            for item in snapshot.items
+        )
 
     def apply(self, event: KV | Delete) -> None:
         key = event.key

@@ -194,7 +194,9 @@ class View:
     async def _watch(self) -> None:
         while True:
             try:
-                if not self.synced:
+                if self.synced:
+                    await self._same_history()
+                else:
                     await self._snapshot()
                 await self._follow()
             except Rewound:
@@ -218,10 +220,15 @@ class View:
             if aclose is not None:
                 await aclose()
 
+    async def _same_history(self) -> None:
+        """Before a broken watch is resumed. Raises Rewound."""
+        if self.mirror.contradicts(await self._store.range(self.keys.prefix)):
+            raise Rewound(f"another history than the one seen up to revision {self.mirror.rev}")
+
     async def _snapshot(self) -> None:
         snapshot = await self._store.range(self.keys.prefix)
-        if snapshot.rev < self.highest_rev:
-            self._flag_rewound(f"store revision {snapshot.rev}, but {self.highest_rev} was seen")
+        if snapshot.rev < self.highest_rev or self.mirror.contradicts(snapshot):
+            self._flag_rewound(f"store revision {snapshot.rev}, but another history up to {self.highest_rev} was seen")
         self._take(self.mirror.load(snapshot, anew=bool(self._rewound)), live=False)
         self.highest_rev = snapshot.rev
         governor = self.mirror.governor

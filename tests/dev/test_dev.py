@@ -196,7 +196,22 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     result = ctl(tmp_path, "dev", str(tmp_path / "none.yaml"))
-    assert result.returncode == 2 and "No such file" in result.stderr
+    assert result.returncode == 1 and "No such file" in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_demo_can_be_interrupted(tmp_path: Path, number: signal.Signals) -> None:
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "controlplane.cli.demo"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if "serving" in line)
+        second = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30)
+        assert second.returncode == 1 and "already runs here" in second.stdout and second.stderr == ""
+        process.send_signal(number)
+        out, errors = process.communicate(timeout=15)
+    assert process.returncode == 130 and "nothing is left behind" in out and errors == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.timeout(90)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.setting import SITES, config
+from tests.sim.setting import SITES, WITNESS, config
 from tests.sim.test_cluster import left, twice
 from tests.sim.world import World, settled
 
@@ -53,3 +53,30 @@ def test_a_broken_watch_alone_is_no_restore(away_s: float) -> None:
         w.run(10.0)
         assert not any(node.view.rewound for node in w.nodes.values())
         assert all(node.view.desired["www"] == w.desired() for node in w.nodes.values())
+
+
+def restored_twice() -> World:
+    """Every node is started anew; then an old backup is restored, and after that a newer one, from before the start."""
+    w = settled(QUICK)
+    old = w.store.snapshot()
+    w.run(60.0)
+    newer = w.store.snapshot()
+    for site in (*SITES, WITNESS):
+        w.kill(site)
+        w.start(site)
+    w.run(20.0)
+    w.store.restore(old)
+    w.run(15.0)
+    w.store.restore(newer)
+    w.run(15.0)
+    w.stopped.add(("site-a", "www"))
+    w.marks["left"] = w.run_until(left(w, "site-a"), 10.0)
+    w.run(5.0)
+    return w
+
+
+def test_a_backup_newer_than_the_one_restored_before_it() -> None:
+    """The beats in it are those of the predecessors, and newer than the vantages' own: nobody may yield to the dead."""
+    with twice(restored_twice) as w:
+        assert not [site for site, node in w.nodes.items() if node.task.done()], "all nodes live"
+        assert w.marks["left"] < 3.0 and w.all_serve("site-b")
