@@ -86,7 +86,7 @@ class _Keeper:
         return done is None or (done.result, done.generation, done.decision) != (
             "ok",
             desired.generation,
-            desired.decision,
+            desired.stamp,
         )
 
 
@@ -119,6 +119,7 @@ class Agent:
         self._applied_news, self._doc_news = Signal(), Signal()
         self._config: Config | None = None
         self._probes: tuple[Probe, ...] = ()
+        self._owners: dict[str, str] = {}  # DNS name -> service, as the configuration has it
         self._servers: dict[str, tuple[str, ...]] = {}  # of each driver
         self._routes: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
         self._connected = False
@@ -169,6 +170,7 @@ class Agent:
         if config is not self._config:
             self._config, self._routes = config, {}
             self._servers = {d.name: servers_of(d) for d in config.dns}
+            self._owners = {spec.dns.name: service for service, spec in config.services.items() if spec.dns}
             self._probes = probes_for(config.regions)
         mine = {d.name: d for d in config.dns if self.site in d.writers and d.name in self._drivers}
         for name, keeper in list(self.keepers.items()):
@@ -199,7 +201,7 @@ class Agent:
     # ---- desired
 
     def _desired(self) -> dict[str, Desired]:
-        """The newest known, of services with a DNS name."""
+        """The newest known, of services with a DNS name that is theirs."""
         desired = dict(self._source.desired)
         if self._fresh and _now() >= self._fresh_until:
             self._fresh = {}
@@ -210,7 +212,13 @@ class Agent:
                 del self._fresh[service]
             else:
                 desired[service] = fresh
-        return {service: d for service, d in desired.items() if d.name}
+        return {service: d for service, d in desired.items() if d.name and not self._inherited(d, desired)}
+
+    def _inherited(self, old: Desired, desired: Mapping[str, Desired]) -> bool:
+        """Has the configuration given this name to another service, which answers for it by now? Two that write
+        the same name would take each other for a store that was rewound."""
+        heir = self._owners.get(old.name, old.service)
+        return heir != old.service and heir in desired and desired[heir].name == old.name
 
     def _route(self, name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """(this site's drivers that write a name, servers that answer for it if there is such a driver)."""
@@ -248,6 +256,9 @@ class Agent:
                 except (StoreError, TimeoutError):
                     return False
                 self._connected = True
+                for keeper in self.keepers.values():
+                    keeper.written = ()  # the store may have been restored: what it was told counts no more
+                self._doc_news.set()
         return True
 
     # ---- one driver, one server

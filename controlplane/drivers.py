@@ -1,21 +1,31 @@
-"""The Driver port: one thing outside that can be brought to what is desired (a name server, a pool)."""
+"""The Driver port: one thing outside that can be brought to what is desired (a name server, a pool).
+
+And `Kind`, what is known of a driver before it is opened: a driver is one file with a frozen Options struct and a
+`KIND`, and one line in DRIVERS of controlplane/dns or controlplane/pools.
+
+Names of options are the keys of the configuration file; a field whose name ends in `_s` is a duration in seconds,
+and its key has no `_s`. What a text has to look like is said by its type: Address, Domain or Listen.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Annotated, Any, Protocol
 
-from msgspec import Struct
+import msgspec
+from msgspec import Meta, Struct
 
+from policies.topology import Config, DnsDriver, PoolDriver
 from policies.world import Answer, Desired
+from probes.kinds.base import Problem
 
 
 class Fence(Struct, frozen=True):
     """Stands beside each name as TXT `_failover.<name>` = "c=<incarnation> g=<generation> op=<id>" (4.8).
 
-    `op` begins with the decision's id ("d-1042.9f3c"), or with "manual" for a fix made by hand.
+    `op` begins with the decision's stamp ("d-1042-3fd2a1.9f3c-1"), or with "manual" for a fix made by hand.
     """
 
     incarnation: str
@@ -93,3 +103,70 @@ class Driver(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+# ---- what is known of a driver before it is opened
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+# The configuration reader knows each format, and writes such a text in one way (config/derive.py).
+Address = Annotated[str, Meta(extra_json_schema={"format": "address"})]  # an IP address
+Domain = Annotated[str, Meta(extra_json_schema={"format": "domain"})]  # lower case, without the final dot
+Listen = Annotated[str, Meta(extra_json_schema={"format": "listen"})]  # "address:port"; port 0 = any
+
+Open = Callable[[DnsDriver, Config], Awaitable[Driver]]
+
+
+def no_problems(options: Any, entry: Any, config: Config) -> Iterable[Problem]:
+    """Its types say all."""
+    return ()
+
+
+def complete(options: Any, zones: Sequence[str]) -> Any:
+    """They are complete."""
+    return options
+
+
+def no_servers(options: Any) -> Sequence[str]:
+    """Nothing that could be asked."""
+    return ()
+
+
+async def reopen(running: Driver, entry: DnsDriver, config: Config) -> bool:
+    """It has to be opened anew."""
+    return False
+
+
+class Kind(Struct, frozen=True, kw_only=True):
+    """A driver, as the configuration reader, `verify` and a node see it.
+
+    options: the type of its options.
+    capabilities(options): what it can express; warnings come from it.
+    problems(options, entry, config): what the types cannot say. Paths are inside the entry. May read the files that
+        the options name, nothing else.
+    complete(options, zones): fills in what depends on the entry's zones.
+    servers(options): "address:port" of each server that it writes to, to be asked by `verify`.
+    in_process: it is part of its home site's own process, so no other site can stand in as its writer.
+    open(entry, config): opens it at its home site, with what has to run there. May raise anything; nothing is left
+        open then. None: this version can check its options but not run it.
+    open_deputy(entry, config): opens it at another of its writers; None where that cannot write.
+    reconfigure(running, entry, config): gives an open driver another configuration without a gap in what it serves.
+        False: it cannot, open it anew if its entry has changed. Raises what `open` raises; it goes on serving then.
+    """
+
+    options: type[Struct]
+    capabilities: Callable[[Any], Capabilities]
+    problems: Callable[[Any, Any, Config], Iterable[Problem]] = no_problems
+    complete: Callable[[Any, Sequence[str]], Any] = complete
+    servers: Callable[[Any], Sequence[str]] = no_servers
+    in_process: bool = False
+    open: Open | None = None
+    open_deputy: Open | None = None
+    reconfigure: Callable[[Driver, DnsDriver, Config], Awaitable[bool]] = reopen
+
+    @property
+    def runs(self) -> bool:
+        return self.open is not None
+
+    def options_of(self, entry: DnsDriver | PoolDriver) -> Any:
+        """The options of an entry of the configuration that names this driver."""
+        return msgspec.json.decode(entry.options, type=self.options)

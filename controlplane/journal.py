@@ -75,6 +75,7 @@ class Journal:
         self._took_s: dict[str, float] = {}  # nonce of a decision -> seconds in the leader, if that is us
         self._nonces: dict[str, None] = {}  # of the decisions kept
         self._file: TextIO | None = path.open("a", encoding="utf-8") if path else None
+        self.trouble = ""  # why the last line could not be written to the file, for people
 
     def follow(self, view: View) -> None:
         """Write down every decision that comes into this view, whoever made it."""
@@ -118,6 +119,11 @@ class Journal:
                     incident.apply_s = took_s
                 self._write("incident", incident)
 
+    def under_way(self) -> dict[str, tuple[Incident, float]]:
+        """Service -> its newest incident, and the seconds since its decision was seen here."""
+        now = asyncio.get_running_loop().time()
+        return {i.service: (i, now - self._begun[i.id]) for i in self.incidents if i.id in self._begun}
+
     def audit(self, author: str, action: str, result: str, detail: str = "") -> Audit:
         entry = Audit(self._at(), author, action, result, detail)
         self.audits.append(entry)
@@ -126,9 +132,12 @@ class Journal:
         return entry
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            try:
+                file.close()
+            except OSError as error:  # what was left in its buffer does not fit either
+                log.error("the journal cannot be written: %s", error)
 
     # --- inside ---
 
@@ -155,8 +164,17 @@ class Journal:
         return datetime.fromtimestamp(self._wall(), UTC).isoformat(timespec="milliseconds")
 
     def _write(self, kind: str, entry: Struct) -> None:
-        """One JSON line; an incident that goes on is written again."""
-        if self._file is not None:
-            line = msgspec.json.encode({"kind": kind, "entry": entry}, order="deterministic")
+        """One JSON line; an incident that goes on is written again. A full disk must stop neither the view, which
+        calls this, nor anybody else: the line is lost."""
+        if self._file is None:
+            return
+        line = msgspec.json.encode({"kind": kind, "entry": entry}, order="deterministic")
+        try:
             self._file.write(line.decode() + "\n")
             self._file.flush()
+        except OSError as error:
+            if str(error) != self.trouble:
+                log.error("the journal cannot be written: %s", error)
+            self.trouble = str(error)
+        else:
+            self.trouble = ""

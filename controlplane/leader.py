@@ -241,10 +241,11 @@ class Leader:
         refused = step.desired.refused not in (before, "hold")  # a rate limit that is met is no news
         id_ = self._next_id() if step.events or step.new_generation or refused else ""
         # A generation keeps the id of the decision that made it: that is what the fence in DNS says.
-        made = {"decision": id_} if step.new_generation else {}
+        nonce = self._nonce()
+        made = {"decision": id_, "nonce": nonce} if step.new_generation else {}
         return DecisionDoc(
             id=id_,
-            nonce=self._nonce(),
+            nonce=nonce,
             service=draft.input.service,
             at=datetime.fromtimestamp(self._wall(), UTC).isoformat(timespec="milliseconds"),
             node=self._view.pulse.me.node,
@@ -278,9 +279,16 @@ class Leader:
     def _ahead(self) -> str:
         for service in self._view.claimed_ahead():
             ahead = self._view.ahead(service)
-            if ahead is not None:
+            if ahead is not None and not self._inherits(service, ahead.generation):
                 return f"{service} is served generation {ahead.generation}, which this store does not know"
         return ""
+
+    def _inherits(self, service: str, generation: int) -> bool:
+        """Has the service a name that another one had before, and is that the generation found? Then nothing was
+        lost: the name goes on from there."""
+        desired = self._view.desired
+        name = desired[service].name if service in desired else ""
+        return any(d.name == name and d.generation >= generation for s, d in desired.items() if s != service)
 
     async def _seen(self, rev: int) -> None:
         """Wait until the view shows an own commit, so that the next pass does not decide from before it."""

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from controlplane.agent import Agent, log_note
-from controlplane.dns import DRIVERS, embedded
+from controlplane.dns import DRIVERS
 from controlplane.dns.ask import Ask
 from controlplane.dns.ask import ask as ask_sockets
 from controlplane.documents import DecisionDoc, NodeDoc
@@ -46,7 +46,9 @@ OPEN_AGAIN_S = 2.0  # between attempts to start a driver
 
 async def open_real(site: str, driver: DnsDriver, config: Config) -> Driver | None:
     """The driver as `site` writes it; None where it cannot: an embedded server is inside its home site's process."""
-    return await DRIVERS[driver.driver](driver, config) if driver.site == site else None
+    kind = DRIVERS[driver.driver]
+    opener = kind.open if driver.site == site else kind.open_deputy
+    return await opener(driver, config) if opener else None
 
 
 class Node:
@@ -159,17 +161,18 @@ class Node:
     async def _bring(self, name: str, driver: DnsDriver, config: Config) -> None:
         """Another configuration for a driver: in place if it can, so that what it serves is never interrupted."""
         running = self.drivers.get(name)
-        before = next((d for d in self._configured[name].dns if d.name == name), None) if running else None
-        if isinstance(running, embedded.OwnServer) and before is not None and embedded.same_places(before, driver):
-            embedded.configure(running.server, driver, config)
-            return
-        if running is not None and before == driver:
-            return
-        opened = await self._open_driver(self.site, driver, config)  # first the new one, then away with the old
         if running is not None:
-            await self.drivers.pop(name).aclose()
+            if await DRIVERS[driver.driver].reconfigure(running, driver, config):
+                return
+            if any(before == driver for before in self._configured[name].dns):
+                return
+        opened = await self._open_driver(self.site, driver, config)  # first the new one, then away with the old
         if opened is not None:
             self.drivers[name] = opened
+        elif running is not None:
+            del self.drivers[name]
+        if running is not None:
+            await running.aclose()
 
     def _elected(self, state: State, why: str) -> None:
         log.info("%s: %s (%s)", self.site, state.value, why)

@@ -134,26 +134,26 @@ class Sync:
             and relation(found, self._mine(last)) in WRITABLE
         ):
             reason = f"generation {last.generation} was applied before"
-            return Applied(generation, "ahead", reason, desired.decision, last.generation, last.answers)
+            return Applied(generation, "ahead", reason, desired.stamp, last.generation, last.answers)
         match relation(found, mine):
             case Relation.MANUAL | Relation.FOREIGN as why:
                 assert found is not None
-                return Applied(generation, why.value, found.text(), desired.decision)
+                return Applied(generation, why.value, found.text(), desired.stamp)
             case Relation.AHEAD:
                 assert actual is not None and found is not None
-                return Applied(generation, "ahead", found.text(), desired.decision, generation, actual.answers)
+                return Applied(generation, "ahead", found.text(), desired.stamp, generation, actual.answers)
             case Relation.SAME:
                 assert actual is not None
                 if not differs(desired, actual):
                     self._last[service] = desired
-                    return Applied(generation, "ok", "", desired.decision)
+                    return Applied(generation, "ok", "", desired.stamp)
                 if self.turn:
                     reason = "differs from desired: its home agent repairs that"
-                    return Applied(generation, "transient", reason, desired.decision)
+                    return Applied(generation, "transient", reason, desired.stamp)
             case _:
                 if self._waits(service):
                     reason = "left to the home agent for now"
-                    return Applied(generation, "transient", reason, desired.decision)
+                    return Applied(generation, "transient", reason, desired.stamp)
         held = self._held.get(service)
         if held is not None and held[0] == _id(desired) and _now() < held[1]:
             return held[2]
@@ -205,7 +205,7 @@ class Sync:
         except (OSError, TimeoutError) as error:
             self._failed = True
             lost = lost or _say("read back", error)
-            return {s: Applied(0, "transient", lost, c.desired.decision) for s, c in changes.items()}, []
+            return {s: Applied(0, "transient", lost, c.desired.stamp) for s, c in changes.items()}, []
         applied: dict[str, Applied] = {}
         notes: list[Note] = []
         for service, change in changes.items():
@@ -224,12 +224,12 @@ class Sync:
             if not differs(desired, actual):
                 self._last[desired.service] = desired
                 self._held.pop(desired.service, None)
-                return Applied(desired.generation, "ok", "", desired.decision)
+                return Applied(desired.generation, "ok", "", desired.stamp)
             result, reason = Result.TERMINAL, "was written, and reads back differently"
         elif result is Result.DONE:
             result, reason = Result.FENCED, f"overwritten: {found.text() if found else 'no fence'}"
         generation = found.generation if found else 0
-        said = Applied(generation, result.value, reason, desired.decision)
+        said = Applied(generation, result.value, reason, desired.stamp)
         if result is Result.TERMINAL:
             self._held[desired.service] = (_id(desired), _now() + TERMINAL_S, said)
         else:
@@ -240,7 +240,7 @@ class Sync:
 
     def _mine(self, desired: Desired) -> Fence:
         self._writes += 1
-        op = f"{desired.decision}.{self._run}-{self._writes}"
+        op = f"{desired.stamp}.{self._run}-{self._writes}"
         return Fence(self._incarnation, desired.generation, op)
 
     def _waits(self, service: str) -> bool:
@@ -268,7 +268,7 @@ class Sync:
     def _written(self, change: Change) -> Note:
         desired = change.desired
         fixed = relation(change.expect, change.fence) is Relation.SAME
-        text = f"generation {desired.generation} ({desired.decision})"
+        text = f"generation {desired.generation} ({desired.stamp})"
         if fixed:
             text += ": somebody else had changed the answers, put right"
         return Note("repaired" if fixed else "applied", desired.service, self.driver.name, text)
@@ -300,7 +300,7 @@ def _told(actual: Actual) -> tuple[int, tuple[tuple[str, str, str, int], ...]]:
 
 
 def _id(desired: Desired) -> tuple[int, str]:
-    return desired.generation, desired.decision
+    return desired.generation, desired.stamp
 
 
 def _say(what: str, error: BaseException) -> str:

@@ -90,7 +90,7 @@ def _choose(frame: Frame, slice_: Slice, carried: Carried, st: Stage) -> Choice:
     if slice_.freeze:
         if _one_plan_under_freeze(slice_, st):
             return Choice(forced.shares, forced.tier, False, False, refused, 0.0)
-        return Choice(cur, "", False, False, "", 0.0)
+        return Choice(cur, "", False, False, "freeze" if forced.shares != cur else "", 0.0)
     auto = forced.shares != cur and any(_carries(cur, s) and _rule(st, s) == "failed" for s in st.standings)
     wait = _governor_wait(frame, slice_, carried, st, forced.shares) if auto else None
     if wait:
@@ -203,6 +203,7 @@ def _write(frame: Frame, slice_: Slice, st: Stage, choice: Choice, room: Mapping
         tier=choice.tier or _still_in_use(st, choice, prev),
         refused=choice.refused,
         decision=prev.decision if prev else "",
+        nonce=prev.nonce if prev else "",
         config_rev=frame.config_rev,
         token=prev.token if prev else 0,
     )
@@ -277,6 +278,7 @@ def _carry(frame: Frame, st: Stage, choice: Choice, carried: Carried) -> Carried
     room = _less(carried.room, load(frame, choice.shares))  # what IS served, not what was planned
     if not choice.auto:
         return replace(carried, room=room)
+    # The window starts anew with each automatic move: a chain of them, each within the window, counts as one.
     amount = moved(frame, st.cur, choice.shares)
     return Carried(room, carried.moved + amount, frame.spec.policy.governor.window_s)
 

@@ -11,6 +11,7 @@ from policies.world import Desired, Event, Slice
 REFUSALS = {
     "hold": "an optional move waits: the last one was less than the hold time ago",
     "governor": "most of all demand would move and a voter dissents: waits for what the next seconds show",
+    "freeze": "the service is frozen: what lost its right to carry goes on carrying until unfreeze",
     "rewound": "optional moves wait for failoverctl unfreeze: the store was restored from a backup",
     "nowhere to go": "no site may take the traffic; what is served stays",
 }

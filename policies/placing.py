@@ -71,6 +71,12 @@ class _Placing:
             for r, amount in wanted.items():
                 self.grant(r, site, amount * fits if self.demand[r] > VANISHING else amount)
 
+    def fill(self, sites: list[str]) -> None:
+        """Up to their caps, whether there is room or not."""
+        for region in self.frame.regions:
+            for site in sites:
+                self.grant(region, site, min(self.left[region], self._under_cap(region, site, capped=True)))
+
     def rounds(self, sites: list[str], capped: bool) -> None:
         """Every region with demand left asks its most preferred site that has room; a site that is asked for
         more than it has grants in proportion; until all is placed or nothing has room."""
@@ -132,12 +138,16 @@ class _Placing:
 
     def whole(self) -> Shares:
         """Whole percentages by largest remainder: to sites with room for one percent more, else to the
-        preferred one; over the cap of a site that may only keep what it has only if no other can take it."""
+        preferred one; over the cap of a site that may only keep what it has only if no other can take it.
+        Where the present shares are a rounding of the same amounts, they stay: a percent is not worth a move."""
         return {region: self._whole(region) for region in self.frame.regions}
 
     def _whole(self, region: str) -> dict[str, int]:
         demand = self.demand[region]
         exact = {s: a * 100 / demand for s, a in sorted(self.amount[region].items()) if a > demand * EPS}
+        now = self.cur[region]
+        if sum(now.values()) == 100 and all(abs(now.get(s, 0) - exact.get(s, 0)) < 1 - 1e-6 for s in {*now, *exact}):
+            return dict(now)
         shares = {s: int(value + 1e-6) for s, value in exact.items()}
         caps = {s: self.cap[region][s] * 100 / demand for s in exact if s in self.cap[region]}
         ranks = [s for group in self.groups[region] for s in group]
@@ -162,19 +172,25 @@ def place(
     p = _Placing(frame, room, standings, cur)
     take = {site: standings[site].take for site in p.sites}
     trusted = [s for s in p.sites if take[s] in (FULL, RAMP, KEEP)]
-    relief = [s for s in p.sites if take[s] == RELIEF or (take[s] == RAMP and not standings[s].flaps)]
+    ramping = [s for s in p.sites if take[s] == RAMP and not standings[s].flaps]
+    soaking = [s for s in p.sites if take[s] == RELIEF]
     if sticky:
         p.keep([s for s in p.sites if take[s] != NONE])
     p.rounds(trusted, capped=True)
-    if p.rest():
-        p.rounds(relief, capped=False)
+    # Who ramps is asked first: were both asked at once, overflow would drift from one to the other, move by move.
+    for relief in (ramping, soaking):
+        if p.rest():
+            p.rounds(relief, capped=False)
     tier = ""
     if p.rest():
         open_ = [s for s in p.sites if take[s] in (FULL, RELIEF, RAMP)]
         if open_:
             p.spread(open_)
         else:
-            tier = _last_resort(p)
+            # Who may keep what it has keeps it, room or not: better too much there than anything on a last resort.
+            p.fill([s for s in p.sites if take[s] == KEEP])
+            if p.rest():
+                tier = _last_resort(p)
     return Plan(p.whole(), tier)
 
 

@@ -68,12 +68,11 @@ def worst_cases(config: Config) -> dict[str, WorstCase]:
 def detection_s(probe: ProbePolicy) -> float:
     """From the last probe that passed to DOWN, if every further probe hangs until its time-out.
 
-    `fall` failures, and at least so many that one of them began after a reference was seen to answer: silence
-    counts only with sight (probes/vantage.py). With the defaults that adds nothing.
+    At least two failures count even with `fall: 1`: the first silent one only raises the question whether the vantage
+    itself can see, which its references have answered by the second (probes/sight.py).
     """
     longest_s = probe.interval_s * (1 + probe.jitter)
-    each_s = max(probe.timeout_s, probe.fast_interval_s)
-    return longest_s + max(probe.fall, 1 + math.ceil(longest_s / each_s)) * each_s
+    return longest_s + max(probe.fall, 2) * max(probe.timeout_s, probe.fast_interval_s)
 
 
 def zone_of(name: str, zones: Collection[str]) -> str:

@@ -78,12 +78,18 @@ class Desired(Struct, frozen=True, omit_defaults=True):
     overrides: tuple[str, ...] = ()  # ids applied (freeze included), sorted
     shortfall: float = 0.0
     tier: str = ""  # the class of last resort in use, if any
-    refused: str = ""  # why the full plan waits: hold | governor | rewound | nowhere to go
-    decision: str = ""  # filled in by the commit
+    refused: str = ""  # why the full plan waits: hold | freeze | governor | rewound | nowhere to go
+    decision: str = ""  # filled in by the commit: what made this generation
+    nonce: str = ""  # of that decision: a store that was rewound may use the same id again
     config_rev: int = 0
     token: int = 0  # filled in by the commit
     traceparent: str = ""
     schema: int = SCHEMA
+
+    @property
+    def stamp(self) -> str:
+        """What a fence says of the decision that made this generation: "d-7-3fd2a1"."""
+        return f"{self.decision}-{self.nonce}" if self.nonce else self.decision
 
 
 class Ahead(Struct, frozen=True):

@@ -13,9 +13,9 @@ Failures of an UP target need not be consecutive, so that one which fails every 
 to flap from. From then on `fall` results in a row in which nothing came back make it false, and `rise` answers in a
 row make it true again. So it is settled whenever health is.
 
-Silence proves something only to who can see. The caller says with each sample whether it had `sight` since the
-target fell silent. Without it, the failure that would have made the target DOWN makes it UNKNOWN, and the next one
-with sight makes it DOWN. So a vantage that goes dark abstains before it is found to be blind.
+Silence proves something only to who can see. The caller says with each sample whether there was `sight` while the
+target was silent (sight.py). Without it, the failure that would have made the target DOWN makes it UNKNOWN, and the
+next one with sight makes it DOWN. So a vantage that goes dark abstains before it is found to be blind.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Damper:
         return self._seen is False
 
     def feed(self, sample: Sample, sight: bool = True) -> None:
-        """Count one sample. `sight`: when this probe began, had anything else answered since the target fell silent?"""
+        """Count one sample. `sight`: did anything else answer while the target was silent?"""
         if sample.broken:
             self.restart(sample.reason)
             return

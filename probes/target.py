@@ -65,6 +65,11 @@ class Observation(Struct, frozen=True, omit_defaults=True):
     position: float | None = None
     lag_s: float | None = None
 
+    @property
+    def replies(self) -> bool:
+        """Is there still something that a client could talk to? A refusal is an answer, but not of the service."""
+        return self.answered and self.reason != "refused"
+
 
 class Beat(Struct, frozen=True):
     """A vantage's earned heartbeat, written in one transaction with the shards that changed.

@@ -9,10 +9,9 @@ every one of them is silent, damped (`Damper.silent`): one lost packet at the la
 this vantage's vote away in the middle of a failover. With fewer than two references it cannot tell, and never says
 so.
 
-Sight. Damping leaves a gap in which some target has failed `fall` times and the last reference has not yet: two
-vantages that go dark together would agree, in that gap, that a healthy site is down. So silence makes a target DOWN
-only by a probe that began when a reference had answered, to a probe begun after the target fell silent. Until then
-it is UNKNOWN. This costs no time as long as `fall` - 1 time-outs take longer than a reference's interval.
+Sight. Silence makes a target DOWN only if a reference is known to have answered meanwhile (sight.py); until then it
+is UNKNOWN. Whenever a result is silent and no reference has answered since, a few of them are probed at once, and
+again at their fast intervals until one answers: each time at most PER_SITE of each other site.
 """
 
 from __future__ import annotations
@@ -21,10 +20,12 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from probes.damping import Damper
-from probes.target import Cancel, Observation, Prober, Reporter, Sample, Target
+from probes.sight import Look, Sight
+from probes.target import Cancel, Health, Observation, Prober, Reporter, Sample, Target
 from probes.wheel import Wheel
 
 BEAT_S = 1.0
+PER_SITE = 2  # references of one site that are asked at once
 TICK_S = 0.001  # steps are at least this far apart, so that a clock that rounds down cannot spin
 SLEPT = "slept"
 NO_RESULT = "broken: no result"
@@ -38,15 +39,15 @@ class _Watch:
         "began_s",
         "cancel",
         "damper",
+        "doubt_s",
+        "look",
         "number",
         "observation",
         "reference",
-        "sight_s",
-        "silent_since_s",
         "target",
     )
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, look: Look) -> None:
         self.target = target
         self.damper = Damper(target.fall, target.rise, target.clear)
         self.observation = self.damper.observation(target.id)  # as last put
@@ -54,8 +55,8 @@ class _Watch:
         self.cancel: Cancel | None = None  # of the probe that is running
         self.number = 0  # of that probe: results of earlier ones are ignored
         self.began_s = 0.0
-        self.sight_s = 0.0  # the vantage's, when that probe began
-        self.silent_since_s: float | None = None  # start of the first of the latest probes that all were silent
+        self.look = look  # the latest one when that probe began
+        self.doubt_s: float | None = None  # it fell silent: was there sight since then?
 
     @property
     def shard(self) -> str:
@@ -80,7 +81,8 @@ class Vantage:
         self._wheel = Wheel(site)
         self._results: list[tuple[_Watch, int, Sample]] = []
         self._changed: dict[str, None] = {}  # shards to put
-        self._sight_s = float("-inf")  # start of the latest probe of a reference that was answered
+        self._sight = Sight()
+        self._asked: frozenset[str] = frozenset()  # references that are probed fast until the latest look is answered
         self._stepped_s: float | None = None
         self._beat_s = float("-inf")  # when the next beat is due
         self._wake: Callable[[], None] = _nothing
@@ -151,7 +153,7 @@ class Vantage:
                 del old[id_]
                 self._retune(watch, target)
             else:
-                watch = _Watch(target)
+                watch = _Watch(target, self._sight.look)
             self._watches[id_] = watch
         for watch in old.values():
             _stop(watch)
@@ -182,21 +184,41 @@ class Vantage:
             if now_s > watch.began_s + target.timeout_s + target.interval_s:
                 self.voids += 1  # it says more about this loop than about the target
             else:
-                self._count(watch, sample)
-            self._wheel.ended(target.id, now_s, watch.damper.fast)
+                self._count(watch, sample, now_s)
+            self._ended(watch, now_s)
 
-    def _count(self, watch: _Watch, sample: Sample) -> None:
-        if sample.answered or sample.broken:
-            watch.silent_since_s = None
-        elif watch.silent_since_s is None:
-            watch.silent_since_s = watch.began_s
+    def _count(self, watch: _Watch, sample: Sample, now_s: float) -> None:
         if watch.reference and sample.answered and not sample.broken:
-            self._sight_s = max(self._sight_s, watch.began_s)
-        blindable = len(self._references) >= 2
-        watch.damper.feed(
-            sample, not blindable or watch.silent_since_s is None or watch.sight_s >= watch.silent_since_s
-        )
+            self._sight.answered(watch.began_s, watch.look)
+        silent = not sample.answered and not sample.broken and len(self._references) >= 2
+        shown = watch.doubt_s is not None and watch.look.shows(watch.doubt_s, watch.began_s)
+        watch.damper.feed(sample, sight=shown or not silent)
+        if not silent or watch.damper.health is Health.DOWN:
+            watch.doubt_s = None
+        elif shown or watch.doubt_s is None:  # each further failure needs sight of its own
+            watch.doubt_s = min(now_s, watch.began_s + watch.target.timeout_s / 2)
+            if not self._sight.covers(watch.doubt_s):
+                self._ask_references(watch.doubt_s, now_s)
         self._refresh(watch)
+
+    def _ask_references(self, since_s: float, now_s: float) -> None:
+        """Probe a few references of each site at once, rather those that answered lately, and quick ones. One that
+        has been running since `since_s` or later will do."""
+        found: dict[str, list[str]] = {}
+        first_s = now_s
+        for watch in sorted(self._references, key=lambda each: (not each.damper.answered, each.target.fast_interval_s)):
+            of_site = found.setdefault(watch.target.site, [])
+            if len(of_site) < PER_SITE:
+                of_site.append(watch.target.id)
+                self._wheel.hasten(watch.target.id, now_s)
+                if watch.cancel is not None and watch.began_s >= since_s:
+                    first_s = min(first_s, watch.began_s)
+        self._sight.asked(first_s)
+        self._asked = frozenset(id_ for of_site in found.values() for id_ in of_site)
+
+    def _ended(self, watch: _Watch, now_s: float) -> None:
+        asked = not self._sight.look.answered and watch.target.id in self._asked
+        self._wheel.ended(watch.target.id, now_s, watch.damper.fast or asked)
 
     def _give_up(self, now_s: float) -> None:
         """A prober that never says done would leave an old verdict standing: that target is UNKNOWN."""
@@ -206,11 +228,11 @@ class Vantage:
             if watch.cancel is not None and now_s > watch.began_s + patience_s:
                 self.voids += _stop(watch)
                 self._restart(watch, NO_RESULT)
-                self._wheel.ended(target.id, now_s, watch.damper.fast)
+                self._ended(watch, now_s)
 
     def _begin(self, watch: _Watch, now_s: float) -> None:
         watch.number += 1
-        watch.began_s, watch.sight_s = now_s, self._sight_s
+        watch.began_s, watch.look = now_s, self._sight.look
         number = watch.number
 
         def done(sample: Sample) -> None:
@@ -242,7 +264,7 @@ class Vantage:
 
     def _restart(self, watch: _Watch, reason: str) -> None:
         watch.damper.restart(reason)
-        watch.silent_since_s = None
+        watch.doubt_s = None
         self._refresh(watch)
 
     def _refresh(self, watch: _Watch) -> None:

@@ -69,6 +69,13 @@ class Wheel:
         interval_s = entry.fast_interval_s if fast else entry.interval_s * self._stretch(id_, entry)
         self._schedule(id_, entry, max(now_s, entry.began_s + interval_s))
 
+    def hasten(self, id_: str, now_s: float) -> None:
+        """If it is waiting: due as soon as a fast interval since its last start is over, unless it is due earlier."""
+        entry = self._entries[id_]
+        due_s = max(now_s, entry.began_s + entry.fast_interval_s)
+        if entry.due_s is not None and due_s < entry.due_s:
+            self._schedule(id_, entry, due_s)
+
     def next_s(self) -> float | None:
         """When the next one is due; None if none is waiting."""
         while self._heap:

@@ -25,8 +25,9 @@ from controlplane.cli.dev_config import Unfit, check_fit, faster, free_port, tem
 from controlplane.cli.discovery import Announcement, DiscoveryError, Running, announce, directory_path, find
 from controlplane.cli.files import read, unsound
 from controlplane.config import Result, read_config
-from controlplane.dns.table import zone_of
+from controlplane.config.scalars import seconds
 from controlplane.dns.verify import servers_of
+from policies.timing import zone_of
 from policies.topology import Config
 
 READY_WITHIN_S = 20.0
@@ -63,7 +64,7 @@ def dev(
     """
     if file and port:
         raise Stop(Code.USAGE, "--port is for the built-in configuration; FILE names its own ports")
-    text = "" if file else template(*_ports(port))
+    text = "" if file else template(*_ports(port), fast)
     result, text = read(file) if file else (read_config(text, "dev.yaml"), text)
     config = fit(result, str(file or "dev.yaml"))
     config = faster(config) if fast else config
@@ -128,6 +129,7 @@ async def _serve(run: Run, config: Config, text: str, file: Path | None, fast: b
         run.document({"cluster": config.cluster, "api": cluster.urls, "config": str(path)})
         await ended.wait()
         run.people.print("\nstopping; nothing is left behind")
+        logging.disable(logging.WARNING)  # that each part ends is no news
 
 
 @asynccontextmanager
@@ -135,6 +137,8 @@ async def running_cluster(
     config: Config, text: str, file: Path | None, failed: Callable[[str, BaseException], None]
 ) -> AsyncIterator[tuple[DevCluster, Path]]:
     """A cluster, announced so that others find it, and the path of its configuration; all of it ends with this."""
+    if any(r.cluster == config.cluster for r in find()):
+        raise DiscoveryError(f"cluster {config.cluster} already runs here; stop it, or give this one another name")
     async with AsyncExitStack() as stack:
         cluster = DevCluster(config, failed)
         stack.push_async_callback(cluster.aclose)
@@ -229,7 +233,7 @@ def _welcome(cluster: DevCluster, path: Path, ready_s: float, fast: bool) -> lis
             "Ask it:",
             f"  {dig} +short",
             *(f"  {dig} +short +subnet={example}   # as a client in {r}" for r, example in _examples(config)),
-            f"  curl http://$({dig} +short):{web_port}/",
+            f"  curl -s http://$({dig} +short):{web_port}/",
             f"  {me} verify -f {path}",
         ]
     victim = next(iter(config.sites))
@@ -238,10 +242,16 @@ def _welcome(cluster: DevCluster, path: Path, ready_s: float, fast: bool) -> lis
         f"  {me} status --watch",
         f"  {me} break {victim}        # then: heal {victim}",
         f"  {me} whatif -f {path} --lose {victim}",
-        "Soak, ramp and hold are shortened (--fast)." if fast else "Soak and ramp take minutes; --fast shortens them.",
+        _pace(config, fast),
         "Ctrl-C ends it; nothing is left behind.",
     ]
     return lines
+
+
+def _pace(config: Config, fast: bool) -> str:
+    failback = config.policy.failback
+    pace = f"Soak {seconds(failback.soak_s)}, ramp steps {seconds(failback.step_s)}"
+    return f"{pace}: shortened." if fast else f"{pace}; --fast shortens them."
 
 
 def _examples(config: Config) -> list[tuple[str, str]]:

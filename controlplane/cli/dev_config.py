@@ -47,13 +47,20 @@ drivers:
 """
 
 
+FAST_POLICY = """\
+policy:                                     # --fast: for people who watch
+  hold: 2s
+  failback: {soak: 6s, step: 2s}
+"""
+
+
 class Unfit(Exception):
     """The configuration is right, but `dev` cannot run it; says why, and what would be right."""
 
 
-def template(dns: int, web: int) -> str:
+def template(dns: int, web: int, fast: bool = False) -> str:
     """The built-in configuration, for these ports."""
-    return TEMPLATE.format(dns=dns, web=web)
+    return TEMPLATE.format(dns=dns, web=web) + (FAST_POLICY if fast else "")
 
 
 def free_port(addresses: Sequence[str] = SITES, wanted: int = 0) -> int:
@@ -110,10 +117,10 @@ def check_fit(config: Config) -> None:
         if service.pools is not None:
             raise Unfit(f"services.{name}.pools: dev has no load balancers; leave pools out")
     for driver in config.dns:
-        if driver.driver not in DRIVERS:
+        if not DRIVERS[driver.driver].runs:
             raise Unfit(
                 f"drivers.dns {driver.name}: this version can check driver {driver.driver} but not run it; "
-                f"use driver: {', '.join(DRIVERS)}"
+                f"use driver: {', '.join(name for name, kind in DRIVERS.items() if kind.runs)}"
             )
     if config.pools:
         raise Unfit("drivers.pools: dev has no load balancers; leave them out")

@@ -7,10 +7,12 @@ from typing import Any
 
 import msgspec
 
-from controlplane.config import derive, driver_options
+from controlplane.config import derive
 from controlplane.config.checks import canonical
 from controlplane.config.problems import Log, Path, known_or
-from controlplane.dns.options import EmbeddedOptions
+from controlplane.dns import DRIVERS as DNS
+from controlplane.drivers import Kind
+from controlplane.pools import DRIVERS as POOLS
 from policies.topology import DnsDriver, PoolDriver, Site
 
 Values = Mapping[str, Any]
@@ -34,9 +36,7 @@ def dns_drivers(read: tuple[Values | None, ...], sites: Mapping[str, Site], log:
         )
         if writers and sound and writers[0] != site:
             log.error((*path, "writers", 0), f"expected {site} first: the home agent writes, the others stand in")
-        options = _options(driver_options.DNS[values["driver"]], values, path, log)
-        if isinstance(options, EmbeddedOptions) and not options.ns:
-            options = msgspec.structs.replace(options, ns=tuple(f"ns.{zone}" for zone in values["zones"]))
+        options = _options(DNS[values["driver"]], values, values["zones"], path, log)
         found.append(
             DnsDriver(
                 driver=values["driver"],
@@ -68,16 +68,17 @@ def pool_drivers(read: tuple[Values | None, ...], sites: Mapping[str, Site], log
             chosen = tuple(
                 site for at, site in enumerate(given or ()) if known_or(log, (*path, "sites", at), site, sites, "site")
             )
-        options = _options(driver_options.POOLS[values["driver"]], values, path, log)
+        options = _options(POOLS[values["driver"]], values, (), path, log)
         name = values["name"] or values["driver"]
         found.append(PoolDriver(values["driver"], name, chosen, canonical(options) if options else ""))
     return tuple(found)
 
 
-def _options(kind: driver_options.Kind, values: Values, path: Path, log: Log) -> msgspec.Struct | None:
+def _options(kind: Kind, values: Values, zones: tuple[str, ...], path: Path, log: Log) -> msgspec.Struct | None:
     """None if they cannot be used (reported)."""
     try:
-        return derive.convert(kind.options, values["options"])
+        made: msgspec.Struct = kind.complete(derive.convert(kind.options, values["options"]), zones)
+        return made
     except msgspec.ValidationError as error:
         if not log.broken(path):
             log.error(path, str(error))

@@ -2,7 +2,7 @@
 
 Field names are keys; a float field that ends in `_s` is a duration, and its key has no `_s`. Bounds come from
 msgspec.Meta (ge, gt, le, lt, min_length, max_length, pattern), and Meta(description=...) says what is expected.
-What types cannot say is a reader given by hand.
+A text of a certain form has Meta(extra_json_schema={"format": ...}), one of FORMATS.
 """
 
 from __future__ import annotations
@@ -57,17 +57,25 @@ class SecretReader(Reader):
         return ""
 
 
-def table(options: type[Struct], by_hand: Mapping[str, Reader] | None = None) -> Table:
+# Format -> its reader, and what several of them are called.
+FORMATS: dict[str, tuple[Reader, str]] = {
+    "address": (scalars.address(), "IP addresses"),
+    "domain": (scalars.domain(), "domain names"),
+    "listen": (scalars.socket_address(loopback=True), "address:port"),
+}
+
+
+def table(options: type[Struct]) -> Table:
     """The table of an Options struct, for `convert`: defaults are the struct's own, and None here.
 
-    by_hand: key -> reader, where the type does not say enough. Raises TypeError for a field that no reader fits."""
+    Raises TypeError for a field that no reader fits."""
     info = inspect.type_info(options)
     assert isinstance(info, inspect.StructType)
     known = keys(options)
     fields: dict[str, Field] = {}
     for field in info.fields:
         key = known[field.name]
-        reader = (by_hand or {}).get(key) or _reader(field.type, duration=key != field.name)
+        reader = _reader(field.type, duration=key != field.name)
         fields[key] = Field(reader, REQUIRED if field.required else None)
     return Table(fields)
 
@@ -97,6 +105,8 @@ def _renamed(options: type[Struct], given: dict[str, Any]) -> dict[str, Any]:
 
 def _reader(info: inspect.Type, duration: bool = False) -> Reader:
     description = ""
+    if _format(info):
+        return FORMATS[_format(info)][0]
     if isinstance(info, inspect.Metadata):
         description = (info.extra_json_schema or {}).get("description", "")
         info = info.type
@@ -117,9 +127,16 @@ def _reader(info: inspect.Type, duration: bool = False) -> Reader:
     return _compound(info)
 
 
+def _format(info: inspect.Type) -> str:
+    """Of a text, or ""."""
+    extra = (info.extra_json_schema or {}) if isinstance(info, inspect.Metadata) else {}
+    return str(extra.get("format", ""))
+
+
 def _compound(info: inspect.Type) -> Reader:
     if isinstance(info, inspect.VarTupleType | inspect.ListType):
-        return Seq(_reader(info.item_type), at_least=info.min_length or 0, unique=True, what="values")
+        what = FORMATS[_format(info.item_type)][1] if _format(info.item_type) else "values"
+        return Seq(_reader(info.item_type), at_least=info.min_length or 0, unique=True, what=what)
     if isinstance(info, inspect.DictType):
         return Map(scalars.string("a name", least=1), _reader(info.value_type), keep=False)
     if isinstance(info, inspect.StructType):

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
-import msgspec
-
-from controlplane.config import driver_options
 from controlplane.config.problems import Log, Path
+from controlplane.dns import DRIVERS as DNS
 from controlplane.drivers import Capabilities
+from controlplane.pools import DRIVERS as POOLS
 from policies.timing import zone_of, zones_of
-from policies.topology import Config, DnsDriver, PoolDriver, Service
+from policies.topology import Config, DnsDriver, Service
+from probes.kinds.base import Problem
 
 
 def drivers(config: Config, log: Log) -> None:
     names: dict[str, str] = {}
     for index, driver in enumerate(config.dns):
         path: Path = ("drivers", "dns", index)
-        kind = driver_options.DNS.get(driver.driver)
+        kind = DNS.get(driver.driver)
         if kind is None or not driver.options:
             continue  # could not be read (reported)
-        options = options_of(driver)
-        for problem in kind.problems(options, driver, config) if not log.broken(path) else ():
-            report = log.warn if problem.warning else log.error
-            report((*path, *_indexes(problem.path)), problem.message)
+        options = kind.options_of(driver)
+        if not log.broken(path):
+            _report(kind.problems(options, driver, config), path, log)
         _unique(driver.name, path, names, log)
         _zones(config.dns[:index], driver, path, log)
         if driver.isolation == "withdraw" and not kind.capabilities(options).expires:
             message = f"what {driver.driver} wrote does not expire by itself; only freeze can be promised"
             log.error((*path, "isolation"), message)
-        if len(driver.writers) == 1 and driver.driver != "embedded":
+        if len(driver.writers) == 1 and not kind.in_process:
             message = f"one writer: a dead control node at {driver.site} is outside the bound; add a deputy to writers"
             log.warn((*path, "writers"), message)
     _pools(config, names, log)
@@ -39,6 +38,9 @@ def _pools(config: Config, names: dict[str, str], log: Log) -> None:
     taken: dict[str, str] = {}
     for index, driver in enumerate(config.pools):
         path: Path = ("drivers", "pools", index)
+        kind = POOLS.get(driver.driver)
+        if kind is not None and driver.options and not log.broken(path):
+            _report(kind.problems(kind.options_of(driver), driver, config), path, log)
         _unique(driver.name, path, names, log)
         for at, site in enumerate(driver.sites):
             here = (*path, "sites", at)
@@ -66,22 +68,17 @@ def _zones(others: tuple[DnsDriver, ...], driver: DnsDriver, path: Path, log: Lo
                     log.error((*path, "zones", index), message)
 
 
-def _indexes(path: tuple[str, ...]) -> Path:
-    return tuple(int(part) if part.isdigit() else part for part in path)
-
-
-def options_of(driver: DnsDriver | PoolDriver) -> Any:
-    """The driver's own options, as its Options struct."""
-    kinds = driver_options.DNS if isinstance(driver, DnsDriver) else driver_options.POOLS
-    return msgspec.json.decode(driver.options, type=kinds[driver.driver].options)
+def _report(problems: Iterable[Problem], path: Path, log: Log) -> None:
+    for problem in problems:
+        report = log.warn if problem.warning else log.error
+        report((*path, *problem.path), problem.message)
 
 
 def expressible(config: Config, log: Log) -> None:
     """Warn of services that want more than the drivers of their zone can say."""
     zones = zones_of(config)
-    capabilities = {
-        driver.name: driver_options.DNS[driver.driver].capabilities(options_of(driver)) for driver in config.dns
-    }
+    kinds = [(driver, DNS[driver.driver]) for driver in config.dns]
+    capabilities = {driver.name: kind.capabilities(kind.options_of(driver)) for driver, kind in kinds}
     for name, spec in config.services.items():
         if spec.dns and len(spec.endpoints) > 1:
             zone = zone_of(spec.dns.name, zones)
@@ -101,7 +98,8 @@ def _express(config: Config, spec: Service, driver: DnsDriver, can: Capabilities
 
 
 def references(config: Config, log: Log) -> None:
-    """A vantage without two references cannot tell that it is blind (DESIGN 4.1)."""
+    """A vantage without two references cannot tell that it is blind: the targets at all other sites, where at least
+    two of those have any, and `vantage.references` (DESIGN 4.1)."""
     if log.broken(("services",), ("sites",), ("vantage",)):
         return
     targets: dict[str, int] = {
@@ -111,12 +109,15 @@ def references(config: Config, log: Log) -> None:
         for site, addresses in spec.endpoints.items():
             here = sum(1 for check in spec.checks if not check.sites or site in check.sites)
             targets[site] += here * len(addresses)
-    total, own = sum(targets.values()), len(config.references)
-    seen = {name: total - at_home + own for name, at_home in targets.items()}
+    seen: dict[str, int] = {}
+    for name in config.sites:
+        others = [count for site, count in targets.items() if site != name and count]
+        # With targets at one other site only, its death and ours would look the same (probes/vantage.py).
+        seen[name] = (sum(others) if len(others) >= 2 else 0) + len(config.references)
     fewest = min(seen, key=lambda name: seen[name], default="")
     if fewest and seen[fewest] < 2:
         path: Path = ("vantage", "references")
-        message = f"{fewest} sees {seen[fewest]} of at least 2 references, and could not tell that it is blind"
+        message = f"{fewest} has {seen[fewest]} of at least 2 references, and could not tell that it is blind"
         place = path if log.given(path) else ("sites",)
         log.warn(path, message + "; add checks of hosts outside", at=place, key=True)
 

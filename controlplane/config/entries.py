@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from controlplane.config import derive, driver_options, scalars
+from controlplane.config import derive, scalars
 from controlplane.config.document import Node
 from controlplane.config.policy_tables import PROBE
 from controlplane.config.problems import Log, Path, did_you_mean
 from controlplane.config.readers import BAD, Field, Reader, Schema, Seq, Table, show
+from controlplane.drivers import Kind
 from probes.kinds import KINDS
 
 
@@ -96,12 +97,10 @@ class CheckReader(Reader):
 class DriverReader(Reader):
     """An entry of drivers.dns or drivers.pools: the fields that all have, and the options of its `driver`."""
 
-    def __init__(self, kinds: dict[str, driver_options.Kind], common: dict[str, Field]) -> None:
+    def __init__(self, kinds: dict[str, Kind], common: dict[str, Field]) -> None:
         self._which = common["driver"]
         self._common = common
-        self._tables = {
-            name: Table(common | derive.table(kind.options, kind.by_hand).fields) for name, kind in kinds.items()
-        }
+        self._tables = {name: Table(common | derive.table(kind.options).fields) for name, kind in kinds.items()}
 
     def read(self, node: Node, path: Path, log: Log) -> Any:
         """The fields, the options under "options"; or BAD."""

@@ -59,6 +59,7 @@ POLICY = Table(
 _CLUSTER_WIDE = "it holds for the whole cluster; set it in policy"
 SERVICE_POLICY = POLICY.partial(
     {
+        "guards.n_plus": "it counts the loss of sites for all services together; set it in policy",
         "guards.max_utilisation": _CLUSTER_WIDE,
         "governor": _CLUSTER_WIDE,
         "freshness": _CLUSTER_WIDE,

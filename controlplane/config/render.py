@@ -9,8 +9,10 @@ from typing import Any
 import msgspec
 from ruamel.yaml import YAML
 
-from controlplane.config import derive, driver_options
+from controlplane.config import derive
 from controlplane.config.scalars import seconds
+from controlplane.dns import DRIVERS as DNS
+from controlplane.pools import DRIVERS as POOLS
 from policies.topology import Check, Config, DnsDriver, Location, Policy, PoolDriver, Region, Service, Site
 from probes.kinds import KINDS
 
@@ -109,7 +111,7 @@ def _own_policy(policy: Policy) -> Values:
     return {
         **{key: value for key, value in values.items() if key not in ("governor", "freshness")},
         "quorum": {"share": values["quorum"]["share"]},
-        "guards": {"min_sites": policy.guards.min_sites, "n_plus": policy.guards.n_plus},
+        "guards": {"min_sites": policy.guards.min_sites},
     }
 
 
@@ -137,12 +139,12 @@ def _dns(driver: DnsDriver) -> Values:
         "apply_within": seconds(driver.apply_within_s),
         "isolation": driver.isolation,
         "servers": driver.servers,
-        **_options(driver_options.DNS[driver.driver].options, driver.options),
+        **_options(DNS[driver.driver].options, driver.options),
     }
 
 
 def _pool(driver: PoolDriver) -> Values:
-    options = _options(driver_options.POOLS[driver.driver].options, driver.options)
+    options = _options(POOLS[driver.driver].options, driver.options)
     return {"driver": driver.driver, "name": driver.name, "sites": driver.sites, **options}
 
 

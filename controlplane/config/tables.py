@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from controlplane.config import driver_options, scalars
+from controlplane.config import scalars
 from controlplane.config.entries import CheckReader, DriverReader
 from controlplane.config.policy_tables import POLICY, SERVICE_POLICY
 from controlplane.config.readers import Either, Field, Map, OneOrMany, Scalar, Seq, Table, choice
 from controlplane.config.scalars import DAY_S
+from controlplane.dns import DRIVERS as DNS
+from controlplane.pools import DRIVERS as POOLS
 
 SITE = scalars.name("a site's name")
 REGION = scalars.name("a region's name")
@@ -99,9 +101,9 @@ _SERVICE = Table(
     }
 )
 _DNS = DriverReader(
-    driver_options.DNS,
+    DNS,
     {
-        "driver": Field(choice(driver_options.DNS)),
+        "driver": Field(choice(DNS)),
         "name": Field(scalars.name(), ""),
         "site": Field(SITE),
         "zones": Field(Seq(scalars.domain(), at_least=1, unique=True, what="zones")),
@@ -112,9 +114,9 @@ _DNS = DriverReader(
     },
 )
 _POOLS = DriverReader(
-    driver_options.POOLS,
+    POOLS,
     {
-        "driver": Field(choice(driver_options.POOLS), "haproxy"),
+        "driver": Field(choice(POOLS), "haproxy"),
         "name": Field(scalars.name(), ""),
         "sites": Field(
             Either(

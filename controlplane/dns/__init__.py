@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from controlplane.dns import embedded, rfc2136
+from controlplane.drivers import Kind
 
-from controlplane.dns import embedded
-from controlplane.drivers import Driver
-from policies.topology import Config, DnsDriver
-
-# Name in the configuration -> opens the driver at its home site, with what has to run there.
-DRIVERS: dict[str, Callable[[DnsDriver, Config], Awaitable[Driver]]] = {
-    "embedded": embedded.open_driver,
+DRIVERS: dict[str, Kind] = {
+    "embedded": embedded.KIND,
+    "rfc2136": rfc2136.KIND,
 }

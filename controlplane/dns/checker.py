@@ -39,7 +39,7 @@ class Checker:
         news: list[Desired] = []
         old: list[Desired] = []
         for service, desired in wanted.items():
-            asked = (desired.generation, desired.decision, desired.name)
+            asked = (desired.generation, desired.stamp, desired.name)
             if self._asked.get(service) != asked:
                 self._asked[service], self._at[service], self._tries[service] = asked, now, 0
             if self._at[service] <= now:

@@ -7,19 +7,29 @@ resolvers go on to the zone's other servers instead of believing that nothing ex
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+import maxminddb
 import msgspec
+from msgspec import Struct
 
-from controlplane.dns.options import EmbeddedOptions
 from controlplane.dns.regions import Regions
 from controlplane.dns.responder import Responder
 from controlplane.dns.server import Sockets, endpoint, join
-from controlplane.dns.table import Table, Zone, zone_of
-from controlplane.drivers import Actual, Capabilities, Change, Driver, Result
+from controlplane.dns.table import Table, Zone
+from controlplane.drivers import Actual, Capabilities, Change, Domain, Driver, Kind, Listen, Result
+from policies.timing import zone_of
 from policies.topology import Config, DnsDriver
+from probes.kinds.base import Problem
 
-BATCH = 200
+CAPABILITIES = Capabilities(geo=True, weights=True, cas=True, expires=False, batch=200)
+
+
+class Options(Struct, frozen=True):
+    listen: tuple[Listen, ...]
+    ns: tuple[Domain, ...] = ()  # () = "ns." and the zone
+    mmdb: str = ""
+    ecs: bool = True
 
 
 class EmbeddedServer:
@@ -53,6 +63,13 @@ class EmbeddedServer:
         """Raises OSError if an address cannot be bound; nothing is left open then."""
         await self._sockets.open(self.responder, self.listen)
 
+    async def listen_at(self, listen: Sequence[str]) -> None:
+        """Move to these addresses while serving. Raises OSError; nothing is changed then."""
+        places = tuple(endpoint(text) for text in listen)
+        if places != self.listen:
+            await self._sockets.open(self.responder, places)
+            self.listen = places
+
     async def aclose(self) -> None:
         await self._sockets.aclose()
         self.responder.regions.close()
@@ -75,7 +92,7 @@ class EmbeddedDriver:
     """The Driver port over an EmbeddedServer of this process, which `find` returns, or None while it is down:
     a server that was stopped and started anew is another object."""
 
-    capabilities = Capabilities(geo=True, weights=True, cas=True, expires=False, batch=BATCH)
+    capabilities = CAPABILITIES
 
     def __init__(self, name: str, find: Callable[[], EmbeddedServer | None]) -> None:
         self.name = name
@@ -138,8 +155,8 @@ def names_of(driver: DnsDriver, config: Config) -> tuple[str, ...]:
     return tuple(name for name in names if zone_of(name, driver.zones))
 
 
-def options_of(driver: DnsDriver) -> EmbeddedOptions:
-    return msgspec.json.decode(driver.options, type=EmbeddedOptions)
+def options_of(driver: DnsDriver) -> Options:
+    return msgspec.json.decode(driver.options, type=Options)
 
 
 def server_for(driver: DnsDriver, config: Config) -> EmbeddedServer:
@@ -151,16 +168,18 @@ def server_for(driver: DnsDriver, config: Config) -> EmbeddedServer:
     )
 
 
-def same_places(one: DnsDriver, other: DnsDriver) -> bool:
-    """Do both listen at the same addresses? Then a running server can be configured anew."""
-    return options_of(one).listen == options_of(other).listen
-
-
 def configure(server: EmbeddedServer, driver: DnsDriver, config: Config) -> None:
     """Give a running server another configuration. Raises what `server_for` raises; nothing is changed then."""
     options = options_of(driver)
     regions = Regions(config.regions, options.mmdb)
     server.configure(zones_of(driver, config), regions, ecs=options.ecs, expected=names_of(driver, config))
+
+
+async def reconfigure(server: EmbeddedServer, driver: DnsDriver, config: Config) -> None:
+    """`configure`, and move to where it is to listen: where it listens already, it goes on without a break. Raises
+    OSError too; it listens where it did then."""
+    configure(server, driver, config)
+    await server.listen_at(options_of(driver).listen)
 
 
 async def open_driver(driver: DnsDriver, config: Config) -> Driver:
@@ -172,3 +191,49 @@ async def open_driver(driver: DnsDriver, config: Config) -> Driver:
         await server.aclose()
         raise
     return OwnServer(driver.name, server)
+
+
+async def reconfigure_driver(running: Driver, driver: DnsDriver, config: Config) -> bool:
+    """In place, whatever changes. False if that driver has no server of its own."""
+    if not isinstance(running, OwnServer):
+        return False
+    await reconfigure(running.server, driver, config)
+    return True
+
+
+# ---- before it is opened
+
+
+def complete(options: Options, zones: Sequence[str]) -> Options:
+    return msgspec.structs.replace(options, ns=options.ns or tuple(f"ns.{zone}" for zone in zones))
+
+
+def problems(options: Options, entry: DnsDriver, config: Config) -> Iterator[Problem]:
+    if not options.listen:
+        yield Problem(("listen",), "expected a list of address:port, got an empty one")
+    if len(entry.writers) > 1:
+        message = "an embedded name server is written by its own site alone; the other writers have no effect"
+        yield Problem(("writers",), message, warning=True)
+    for name, region in config.regions.items():
+        if (region.countries or region.continents) and not region.networks and not options.mmdb:
+            message = f'region "{name}" uses countries and has no networks: give mmdb, a MaxMind file'
+            yield Problem(("mmdb",), message)
+    if options.mmdb:
+        try:
+            maxminddb.open_database(options.mmdb).close()
+        except OSError as err:
+            yield Problem(("mmdb",), f'cannot read "{options.mmdb}": {err.strerror or err}')
+        except (maxminddb.InvalidDatabaseError, ValueError):
+            yield Problem(("mmdb",), f'"{options.mmdb}" is not a MaxMind file')
+
+
+KIND = Kind(
+    options=Options,
+    capabilities=lambda options: CAPABILITIES,
+    problems=problems,
+    complete=complete,
+    servers=lambda options: options.listen,
+    in_process=True,
+    open=open_driver,
+    reconfigure=reconfigure_driver,
+)

@@ -144,50 +144,78 @@ class _Tcp(asyncio.Protocol):
         self._serve()
 
 
+class _Bound:
+    """UDP and TCP on the same port of one address."""
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        udp: asyncio.DatagramTransport,
+        protocol: _Udp,
+        tcp: asyncio.Server,
+        peers: dict[_Tcp, None],
+    ) -> None:
+        self.address = address
+        self._udp, self._protocol, self._tcp, self._peers = udp, protocol, tcp, peers
+
+    async def aclose(self) -> None:
+        await _close(self._udp, self._protocol)
+        self._tcp.close()
+        for peer in list(self._peers):
+            peer.close()
+        await self._tcp.wait_closed()
+
+
 class Sockets:
     """The open sockets of one responder: UDP and TCP on the same port of each address."""
 
     def __init__(self) -> None:
-        self.addresses: tuple[tuple[str, int], ...] = ()  # as bound
-        self._udp: list[tuple[asyncio.DatagramTransport, _Udp]] = []
-        self._tcp: list[tuple[asyncio.Server, dict[_Tcp, None]]] = []
+        self._open: dict[tuple[str, int], _Bound] = {}  # by what was asked for
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """As bound."""
+        return tuple(bound.address for bound in self._open.values())
 
     async def open(self, responder: Responder, listen: Sequence[tuple[str, int]]) -> None:
-        """Bind all; port 0 = any free one. Raises OSError, and then nothing is left open."""
+        """Listen at exactly these; port 0 = any free one. What is open already goes on without a break. Raises
+        OSError if one cannot be bound, and then nothing has changed."""
+        new: dict[tuple[str, int], _Bound] = {}
         try:
-            self.addresses = tuple([await self._bind(responder, host, port) for host, port in listen])
+            for place in listen:
+                if place not in self._open and place not in new:
+                    new[place] = await _bind(responder, *place)
         except BaseException:
-            await self.aclose()
+            for bound in new.values():
+                await bound.aclose()
             raise
-
-    async def _bind(self, responder: Responder, host: str, port: int) -> tuple[str, int]:
-        loop = asyncio.get_running_loop()
-        for attempt in range(20):
-            udp, protocol = await loop.create_datagram_endpoint(lambda: _Udp(responder), (host, port))
-            bound: int = udp.get_extra_info("sockname")[1]
-            peers: dict[_Tcp, None] = {}
-            try:
-                tcp = await loop.create_server(partial(_Tcp, responder, peers), host, bound)
-            except OSError as error:
-                await _close(udp, protocol)
-                # The free port that UDP was given is taken for TCP: take another.
-                if port or error.errno != errno.EADDRINUSE or attempt == 19:
-                    raise
-                continue
-            self._udp.append((udp, protocol))
-            self._tcp.append((tcp, peers))
-            return host, bound
-        raise AssertionError("unreachable")
+        old, self._open = self._open, {place: self._open.get(place) or new[place] for place in listen}
+        for place, bound in old.items():
+            if place not in self._open:
+                await bound.aclose()
 
     async def aclose(self) -> None:
-        for udp, protocol in self._udp:
+        old, self._open = self._open, {}
+        for bound in old.values():
+            await bound.aclose()
+
+
+async def _bind(responder: Responder, host: str, port: int) -> _Bound:
+    loop = asyncio.get_running_loop()
+    for attempt in range(20):
+        udp, protocol = await loop.create_datagram_endpoint(lambda: _Udp(responder), (host, port))
+        bound: int = udp.get_extra_info("sockname")[1]
+        peers: dict[_Tcp, None] = {}
+        try:
+            tcp = await loop.create_server(partial(_Tcp, responder, peers), host, bound)
+        except BaseException as error:
             await _close(udp, protocol)
-        for tcp, peers in self._tcp:
-            tcp.close()
-            for peer in list(peers):
-                peer.close()
-            await tcp.wait_closed()
-        self._udp, self._tcp = [], []
+            # The free port that UDP was given is taken for TCP: take another.
+            if isinstance(error, OSError) and error.errno == errno.EADDRINUSE and not port and attempt < 19:
+                continue
+            raise
+        return _Bound((host, bound), udp, protocol, tcp, peers)
+    raise AssertionError("unreachable")
 
 
 async def _close(udp: asyncio.DatagramTransport, protocol: _Udp) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 
 import dns.name
@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from controlplane.dns.fencing import refusal
 from controlplane.drivers import Actual, Change, Fence, Result
+from policies.timing import zone_of
 from policies.world import Answer
 
 FENCE_LABEL = "_failover"
@@ -23,11 +24,6 @@ def fence_name(name: str) -> str:
 def key(name: dns.name.Name) -> str:
     """Lower case, no trailing dot: how the configuration writes names."""
     return name.canonicalize().to_text(omit_final_dot=True)
-
-
-def zone_of(name: str, zones: Iterable[str]) -> str:
-    """The longest of the zones around a name, or ""."""
-    return max((z for z in zones if name == z or name.endswith("." + z)), key=len, default="")
 
 
 class Zone(Struct, frozen=True):

@@ -15,18 +15,19 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
-import msgspec
 from dns.rdatatype import RdataType
 from msgspec import Struct
 
+from controlplane.dns import DRIVERS
 from controlplane.dns.ask import Ask
 from controlplane.dns.ask import ask as ask_sockets
 from controlplane.dns.fencing import Relation, relation
 from controlplane.dns.regions import Client, Regions
 from controlplane.dns.server import endpoint, join
-from controlplane.dns.table import fence_name, zone_of
+from controlplane.dns.table import fence_name
 from controlplane.documents import Seen
 from controlplane.drivers import Fence
+from policies.timing import zone_of
 from policies.topology import Config, DnsDriver, Region
 from policies.world import Desired
 
@@ -55,10 +56,8 @@ class Silent(Exception):
 
 def servers_of(driver: DnsDriver) -> tuple[str, ...]:
     """ "address:port" of every server of a driver: the one it writes to, and the extra ones to verify."""
-    options = msgspec.json.decode(driver.options)
-    own = list(options.get("listen", ()))
-    if "address" in options:
-        own.append(join(options["address"], options.get("port", 53)))
+    kind = DRIVERS[driver.driver]
+    own = kind.servers(kind.options_of(driver))
     return tuple(dict.fromkeys(join(*endpoint(text)) for text in (*own, *driver.servers)))
 
 
@@ -118,7 +117,7 @@ async def _compare(ask: Ask, server: str, desired: Desired, incarnation: str, pr
     fence = await ask_fence(ask, server, desired.name)
     if fence is None:
         return Seen(server, 0, False, "no fence")
-    mine = Fence(incarnation, desired.generation, desired.decision)
+    mine = Fence(incarnation, desired.generation, desired.stamp)
     found = relation(fence, mine)
     if found is Relation.OLDER:
         return Seen(server, fence.generation, False, f"still generation {fence.generation}")

@@ -76,6 +76,6 @@ class Eye:
         if seen is None:
             return byte, "not probed yet"
         byte |= _HEALTH[seen.health]
-        if seen.answered:
+        if seen.replies:
             byte |= _ANSWERED
         return byte, "" if seen.health is Health.UP else seen.reason or seen.health.value

@@ -79,6 +79,10 @@ class Pulse:
             self._hold_until = now + self.freshness_s
         self._ticked_at = now
 
+    def hold(self, for_s: float) -> None:
+        """Not current for so long: what the last beat proved was about a store with another history."""
+        self._hold_until = max(self._hold_until, self.now() + for_s)
+
     def heard(self, source: str, wall_s: float) -> None:
         """Another node's wall clock, as its beat comes in. Late news would look like a slow clock."""
         if self.timely:

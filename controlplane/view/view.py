@@ -194,10 +194,7 @@ class View:
     async def _watch(self) -> None:
         while True:
             try:
-                if self.synced:
-                    await self._same_history()
-                else:
-                    await self._snapshot()
+                await (self._same_history() if self.synced else self._snapshot())
                 await self._follow()
             except Rewound:
                 self._flag_rewound(f"the store went back behind revision {self.highest_rev}")
@@ -397,4 +394,5 @@ class View:
     def _flag_rewound(self, why: str) -> None:
         """The store was restored from a backup; the leader writes it down."""
         self._rewound = why
+        self.pulse.hold(BEAT_S)
         self.votes.touch_all()

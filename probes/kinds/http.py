@@ -35,7 +35,8 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _PATH = re.compile(r"/[!-~]*")  # visible ASCII: neither blanks nor CR LF
 _HOST = re.compile(r"[0-9A-Za-z._-]*|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")  # a name, IPv4, IPv6
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_CREDENTIALS = frozenset({"authorization", "proxy-authorization"})
+# Headers that by their name carry a secret: Authorization, Cookie, X-Api-Key, X-Auth-Token, ...
+_CREDENTIALS = re.compile(r"authorization|cookie|token|secret|passw|credential|signature|api-?key|auth-?key")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 Text = Annotated[str, Meta(max_length=1024)]
@@ -268,7 +269,7 @@ def _header_problems(name: str, value: str | Secret) -> Sequence[Problem]:
     if isinstance(value, Secret):
         if bool(value.env) == bool(value.file):
             return (Problem(path, "exactly one of env and file"),)
-    elif name.lower() in _CREDENTIALS:
+    elif _CREDENTIALS.search(name.lower().replace("_", "-")):
         return (Problem(path, "a secret in clear; write {env: NAME} or {file: PATH}"),)
     elif not value.isprintable():
         return (Problem(path, "no line breaks or control characters"),)

@@ -11,13 +11,14 @@ import pytest
 from controlplane.config import check_document, human_lines, read_config, render, schema
 from controlplane.config.countries import COUNTRIES
 from controlplane.config.document import parse, plain
-from controlplane.config.driver_options import DNS, POOLS
 from controlplane.config.problems import Log
 from controlplane.config.scalars import seconds
-from controlplane.dns import DRIVERS
+from controlplane.dns import DRIVERS as DNS
 from controlplane.dns.embedded import EmbeddedDriver
+from controlplane.pools import DRIVERS as POOLS
 from policies.topology import Config, Location, Policy, Steering
 from probes.kinds import KINDS
+from tests.unit.test_dns_regions import write_mmdb
 
 EXAMPLES = sorted((pathlib.Path(__file__).parents[2] / "examples").glob("*.yaml"))
 SMALL = """\
@@ -135,10 +136,11 @@ def test_a_policy_of_a_service_is_merged_deeply() -> None:
     assert config.services["www"].checks[0].probe.fall == 2
 
 
-def test_demand_by_region_names_every_region() -> None:
+def test_demand_by_region_names_every_region(tmp_path: pathlib.Path) -> None:
+    mmdb = write_mmdb(tmp_path / "geo.mmdb", {"127.0.1.0/24": {"country": {"iso_code": "FR"}}})
     asia = "asia: {countries: [JP], location: {lat: 35, lon: 139}}"
     regions = f"regions: {{eu: {{continents: [EU]}}, {asia}, rest: {{default: true}}}}\n"
-    text = SMALL.replace("services:\n", regions + "services:\n").replace("listen:", "mmdb: /geo.mmdb, listen:")
+    text = SMALL.replace("services:\n", regions + "services:\n").replace("listen:", f"mmdb: {mmdb}, listen:")
     assert good(text).services["www"].demand == {"eu": 200.0, "asia": 200.0, "rest": 200.0}
     partly = good(text.replace("demand: 600", "demand: {asia: 5}"))
     assert partly.services["www"].demand == {"eu": 0.0, "asia": 5.0, "rest": 0.0}
@@ -195,10 +197,33 @@ def test_every_kind_and_driver_has_a_reader() -> None:
         assert f'"{word}"' in text
 
 
-def test_what_is_said_to_run_has_a_driver_that_does() -> None:
-    assert {name for name, kind in DNS.items() if kind.runs} == set(DRIVERS)
-    assert DNS["embedded"].capabilities(None) == EmbeddedDriver.capabilities
+def test_drivers_are_those_that_this_version_runs() -> None:
+    assert [name for name, kind in DNS.items() if kind.runs] == ["embedded"]
+    (driver,) = good(SMALL).dns
+    embedded = DNS["embedded"]
+    assert embedded.capabilities(embedded.options_of(driver)) == EmbeddedDriver.capabilities
+    assert embedded.servers(embedded.options_of(driver)) == ("127.0.1.1:53",)
+    assert embedded.in_process and embedded.open_deputy is None
     assert not any(kind.runs for kind in POOLS.values())
+
+
+def test_texts_of_options_are_written_in_one_way() -> None:
+    own = '{driver: embedded, site: site-a, zones: [example.org], listen: ["127.0.1.1:53"]}'
+    assert own in SMALL
+    other = '{driver: rfc2136, site: site-b, zones: [example.org], address: "2001:DB8:0::53"}'
+    named = own.replace("listen", "ns: [NS.Example.org.], listen").replace("127.0.1.1:53", "[0:0::1]:53")
+    config = good(SMALL.replace(own, f"{named}\n    - {other}"))
+    first, second = (DNS[driver.driver].options_of(driver) for driver in config.dns)
+    assert (first.listen, first.ns) == (("[::1]:53",), ("ns.example.org",))
+    assert second.address == "2001:db8::53"
+    assert list(DNS["rfc2136"].servers(second)) == ["[2001:db8::53]:53"]
+
+
+def test_n_plus_is_not_written_for_a_service() -> None:
+    config = good(SMALL + "policy: {guards: {n_plus: 2, min_sites: 1}}\n")
+    assert config.policy.guards.n_plus == config.services["www"].policy.guards.n_plus == 2
+    assert render(config).count("n_plus") == 1
+    assert good(render(config)) == config
 
 
 @pytest.mark.parametrize(

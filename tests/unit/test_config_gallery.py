@@ -15,9 +15,19 @@ import pytest
 from controlplane.config import human_lines, read_config, schema
 from controlplane.config.document import parse, plain
 from controlplane.config.problems import Log
+from tests.unit.test_dns_regions import write_mmdb
 
-GALLERY = sorted((pathlib.Path(__file__).parent / "bad_config").glob("*.yaml"))
+FOLDER = pathlib.Path(__file__).parent / "bad_config"
+GALLERY = sorted(FOLDER.glob("*.yaml"))
 VALIDATOR = jsonschema.Draft202012Validator(schema())
+
+
+@pytest.fixture(autouse=True)
+def maxmind(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the gallery's files are read: beside a MaxMind file, and one that is none."""
+    write_mmdb(tmp_path / "test.mmdb", {"127.0.1.0/24": {"country": {"iso_code": "FR"}}})
+    (tmp_path / "junk.mmdb").write_bytes(b"junk")
+    monkeypatch.chdir(tmp_path)
 
 
 def expected(raw: bytes) -> tuple[list[str], str]:

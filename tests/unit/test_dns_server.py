@@ -250,7 +250,7 @@ def test_all_servers_of_a_zone_give_the_same_name_servers() -> None:
 def test_a_driver_of_the_configuration_opens_with_its_server() -> None:
     async def main() -> None:
         one = driver("site-a", '{"listen": ["127.0.1.1:0"]}')
-        opened = await DRIVERS["embedded"](one, config(one))
+        opened = await DRIVERS["embedded"].open(one, config(one))
         assert opened.name == "embedded-site-a"
         assert await opened.read(["www.example.org"]) == {}
         await opened.aclose()

@@ -1,20 +1,15 @@
-"""tcp, http and tls against real sockets on loopback: every reason, and whether anything answered."""
+"""All kinds, tcp and the prober, against real sockets; and what the configuration reader asks of them."""
 
 from __future__ import annotations
 
 import asyncio
-import datetime
 import errno
 import socket
-import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import msgspec
 import pytest
-import trustme
 
 from probes.kinds import KINDS, http, tcp, tls
 from probes.kinds.base import Secret
@@ -22,83 +17,24 @@ from probes.kinds.prober import KindProber
 from probes.kinds.sockets import explain
 from probes.target import Sample, Target
 from tests.support import run
+from tests.unit.kinds_world import (
+    HUNG_S,
+    NAME,
+    PATIENT_S,
+    at_port,
+    outcome,
+    sample,
+    target,
+)
 from tests.unit.probe_servers import (
     HOST,
-    Handler,
     dropping,
     refusing,
-    replies,
-    reply,
-    resets,
     server,
     stalls,
 )
 
-NAME = "www.example.org"
-HUNG_S = 0.25  # time-out where the other side is known to hang
-PATIENT_S = 10.0  # where it is known to answer
-
-
-def target(kind: str, options: msgspec.Struct, timeout_s: float = PATIENT_S, address: str = HOST) -> Target:
-    return Target("t", "site-b", "www", address, kind, msgspec.json.encode(options).decode(), timeout_s=timeout_s)
-
-
-async def sample(kind: str, options: msgspec.Struct, timeout_s: float = PATIENT_S) -> Sample:
-    prober = KindProber()
-    try:
-        return await prober.sample(target(kind, options, timeout_s))
-    finally:
-        await prober.aclose()
-
-
-def outcome(seen: Sample) -> tuple[str, bool, bool]:
-    assert not seen.broken
-    return seen.reason, seen.passed, seen.answered
-
-
-def http_options(port: int, **options: Any) -> http.Options:
-    return http.Options(port=port, host=NAME, **options)
-
-
-def http_sample(handler: Handler, timeout_s: float = PATIENT_S, **options: Any) -> Sample:
-    async def main() -> Sample:
-        async with server(handler) as port:
-            return await sample("http", http_options(port, **options), timeout_s)
-
-    return run(main())
-
-
-class Certificates:
-    """An authority, and server contexts with good and bad certificates of it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.authority = trustme.CA()
-        self.ca = str(folder / "ca.pem")
-        self.authority.cert_pem.write_to_path(self.ca)
-        now = datetime.datetime.now(tz=datetime.UTC)
-        self.good = self._server(self.authority.issue_cert(NAME, not_after=now + datetime.timedelta(days=60, hours=1)))
-        self.other_name = self._server(self.authority.issue_cert("other.example.org"))
-        self.expired = self._server(self.authority.issue_cert(NAME, not_after=now - datetime.timedelta(days=1)))
-        self.not_yet = self._server(self.authority.issue_cert(NAME, not_before=now + datetime.timedelta(days=1)))
-        self.untrusted = self._server(trustme.CA().issue_cert(NAME))
-        self.address = self._server(self.authority.issue_cert(HOST))
-
-    def _server(self, certificate: trustme.LeafCert) -> ssl.SSLContext:
-        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        certificate.configure_cert(made)
-        return made
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates(tmp_path_factory.mktemp("certificates"))
-
-
 # --- whatever the kind: the way to the port ----------------------------------------------------------------------
-
-
-def at_port(kind: str, port: int) -> msgspec.Struct:
-    return {"tcp": tcp.Options(port), "http": http.Options(port, host=NAME), "tls": tls.Options(port, NAME)}[kind]
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -158,229 +94,6 @@ def test_tcp_connects() -> None:
     seen = run(main())
     assert outcome(seen) == ("ok", True, True)
     assert 0 < seen.took_s < PATIENT_S
-
-
-# --- http ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("answer", "options", "said"),
-    [
-        (reply(), {}, ("status 200", True, True)),
-        (reply("204 No Content", ""), {}, ("status 204", True, True)),
-        (reply("503 Service Unavailable"), {}, ("status 503", False, True)),
-        (reply("503 Service Unavailable"), {"status": "200-299, 503"}, ("status 503", True, True)),
-        (reply("302 Found", "", "Location: /x"), {}, ("status 302", False, True)),
-        (reply("302 Found", "", "Location: /x"), {"status": "302"}, ("status 302", True, True)),
-        (reply(body="all ok"), {"contains": "ok"}, ("status 200", True, True)),
-        (reply(body="oh no"), {"contains": "ok"}, ("body mismatch", False, True)),
-        (reply(body="grün"), {"contains": "grün"}, ("status 200", True, True)),
-        (reply(body="up 17"), {"matches": r"^up \d+$"}, ("status 200", True, True)),
-        (reply(body="up x"), {"matches": r"^up \d+$"}, ("body mismatch", False, True)),
-        (reply(body="x" * 99 + "ok"), {"contains": "ok", "max_body": 100}, ("body mismatch", False, True)),
-        (reply(body="x" * 98 + "ok"), {"contains": "ok", "max_body": 100}, ("status 200", True, True)),
-        (reply(body=""), {"method": "HEAD"}, ("status 200", True, True)),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort", {}, ("body cut short", False, True)),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort", {"max_body": 0}, ("status 200", True, True)),
-        ("", {}, ("closed", False, True)),
-        ("SSH-2.0-OpenSSH_9.2\r\n\r\n", {}, ("bad reply", False, True)),
-    ],
-)
-def test_http(answer: str, options: dict[str, Any], said: tuple[str, bool, bool]) -> None:
-    assert outcome(http_sample(replies(answer), **options)) == said
-
-
-@pytest.mark.parametrize(
-    ("sent", "said"),
-    [
-        ("", ("timeout headers", False, True)),
-        ("HTTP/1.1 200 OK\r\nContent-Le", ("timeout headers", False, True)),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nslow", ("timeout body", False, True)),
-    ],
-)
-def test_http_hangs(sent: str, said: tuple[str, bool, bool]) -> None:
-    assert outcome(http_sample(stalls(sent), HUNG_S)) == said
-
-
-def test_http_reset() -> None:
-    assert outcome(http_sample(resets())) == ("reset", False, True)
-
-
-def test_http_request_as_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text("s3cret\n")
-    monkeypatch.setenv("TOKEN", "Bearer t0ken")
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    seen: list[str] = []
-    headers = {"Authorization": Secret(env="TOKEN"), "X-Key": Secret(file=str(secret)), "X-Plain": "yes"}
-    said = http_sample(replies(reply(), seen=seen), headers=headers, path="//health?a=%20b", method="OPTIONS")
-    assert said.passed
-    lines = seen[0].split("\r\n")
-    assert lines[0] == "OPTIONS //health?a=%20b HTTP/1.1"
-    host = next(line for line in lines if line.startswith("Host: "))
-    assert host.startswith(f"Host: {NAME}:")
-    assert {"Authorization: Bearer t0ken", "X-Key: s3cret", "X-Plain: yes"} <= set(lines)
-
-
-def test_http_secret_that_is_missing_is_broken() -> None:
-    said = http_sample(replies(reply()), headers={"Authorization": Secret(env="NO_SUCH_VARIABLE")})
-    assert said.broken
-    assert "NO_SUCH_VARIABLE" in said.reason
-    said = http_sample(replies(reply()), headers={"Authorization": Secret(file="/nonexistent/secret")})
-    assert said.broken
-
-
-@pytest.mark.parametrize(
-    ("location", "redirects", "said"),
-    [
-        ("/next", 1, ("status 200", True, True)),
-        ("next?x=1", 1, ("status 200", True, True)),
-        ("http://elsewhere.example.org/", 1, ("redirect", False, True)),
-        ("ftp://www.example.org/", 1, ("redirect", False, True)),
-        ("http://[", 1, ("redirect", False, True)),
-        ("", 1, ("redirect", False, True)),
-    ],
-)
-def test_http_redirect(location: str, redirects: int, said: tuple[str, bool, bool]) -> None:
-    moved = reply("302 Found", "", f"Location: {location}")
-    assert outcome(http_sample(replies(moved, reply()), redirects=redirects)) == said
-
-
-def test_http_one_redirect_too_many() -> None:
-    moved = reply("302 Found", "", "Location: /again")
-    seen: list[str] = []
-    assert outcome(http_sample(replies(moved, seen=seen), redirects=2)) == ("redirect", False, True)
-    assert len(seen) == 3
-
-
-def test_http_redirect_to_another_port_of_the_host_goes_to_the_same_address_without_headers() -> None:
-    seen: list[str] = []
-
-    async def main() -> Sample:
-        async with server(replies(reply(), seen=seen)) as other:
-            moved = reply("303 See Other", "", f"Location: http://{NAME}:{other}/there")
-            async with server(replies(moved, seen=seen)) as port:
-                return await sample(
-                    "http", http.Options(port, host=NAME, method="POST", headers={"X-Key": "k"}, redirects=1)
-                )
-
-    assert outcome(run(main())) == ("status 200", True, True)
-    assert "X-Key: k" in seen[0] and seen[0].startswith("POST / ")
-    assert "X-Key" not in seen[1] and seen[1].startswith("GET /there ")
-
-
-def test_http_to_an_ipv6_address() -> None:
-    hop = http._origin(target("http", http.Options(8080), address="2001:db8::1"), http.Options(8080))
-    assert str(hop) == "http://[2001:db8::1]:8080"
-    hop = http._origin(target("http", http.Options(443), address="2001:db8::1"), http.Options(443, tls=True))
-    assert str(hop) == "https://[2001:db8::1]"
-
-
-# --- TLS, alone and under http ---------------------------------------------------------------------------------------
-
-BAD = [
-    ("other_name", "tls name"),
-    ("expired", "tls expired"),
-    ("not_yet", "tls not yet valid"),
-    ("untrusted", "tls untrusted"),
-]
-
-
-@asynccontextmanager
-async def tls_server(certificates: Certificates, which: str) -> AsyncIterator[int]:
-    async with server(replies(reply()), getattr(certificates, which)) as port:
-        yield port
-
-
-def tls_sample(
-    running: AbstractAsyncContextManager[int],
-    options: Callable[[int], msgspec.Struct],
-    timeout_s: float = PATIENT_S,
-) -> Sample:
-    async def main() -> Sample:
-        async with running as port:
-            made = options(port)
-            return await sample("http" if isinstance(made, http.Options) else "tls", made, timeout_s)
-
-    return run(main())
-
-
-@pytest.fixture(params=["tls", "http"])
-def asks(request: pytest.FixtureRequest, certificates: Certificates) -> Iterator[Callable[[int], msgspec.Struct]]:
-    if request.param == "tls":
-        yield lambda port: tls.Options(port, NAME, certificates.ca)
-    else:
-        yield lambda port: http.Options(port, host=NAME, tls=http.Tls(ca=certificates.ca))
-
-
-@pytest.mark.parametrize(("which", "reason"), BAD)
-def test_bad_certificates(
-    certificates: Certificates, asks: Callable[[int], msgspec.Struct], which: str, reason: str
-) -> None:
-    assert outcome(tls_sample(tls_server(certificates, which), asks)) == (reason, False, True)
-
-
-def test_good_certificate(certificates: Certificates, asks: Callable[[int], msgspec.Struct]) -> None:
-    seen = tls_sample(tls_server(certificates, "good"), asks)
-    assert seen.passed and seen.answered and seen.warning == ""
-
-
-def test_no_tls_there(asks: Callable[[int], msgspec.Struct]) -> None:
-    assert outcome(tls_sample(server(stalls("SSH-2.0-OpenSSH_9.2\r\n")), asks)) == ("tls error", False, True)
-
-
-def test_tls_hangs(asks: Callable[[int], msgspec.Struct]) -> None:
-    assert outcome(tls_sample(server(stalls()), asks, HUNG_S)) == ("timeout tls", False, True)
-
-
-def test_tls_reset(asks: Callable[[int], msgspec.Struct]) -> None:
-    assert outcome(tls_sample(server(resets()), asks)) == ("reset", False, True)
-
-
-def test_tls_of_an_address(certificates: Certificates) -> None:
-    seen = tls_sample(tls_server(certificates, "address"), lambda port: tls.Options(port, ca=certificates.ca))
-    assert outcome(seen) == ("ok", True, True)
-
-
-def test_system_certificates_are_the_default(certificates: Certificates) -> None:
-    seen = tls_sample(tls_server(certificates, "good"), lambda port: tls.Options(port, NAME))
-    assert outcome(seen) == ("tls untrusted", False, True)
-
-
-def test_http_without_verification(certificates: Certificates) -> None:
-    seen = tls_sample(
-        tls_server(certificates, "untrusted"), lambda port: http.Options(port, tls=http.Tls(verify=False))
-    )
-    assert outcome(seen) == ("status 200", True, True)
-
-
-def test_http_server_name_is_apart_from_host(certificates: Certificates) -> None:
-    def options(port: int) -> http.Options:
-        return http.Options(port, host=NAME, tls=http.Tls(ca=certificates.ca, server_name="other.example.org"))
-
-    assert tls_sample(tls_server(certificates, "other_name"), options).passed
-
-
-@pytest.mark.parametrize("days", [59, 61])
-def test_few_days_left_are_a_warning(certificates: Certificates, days: int) -> None:
-    seen = tls_sample(
-        tls_server(certificates, "good"),
-        lambda port: tls.Options(port, NAME, certificates.ca, warn_left_s=days * 86400.0),
-    )
-    assert outcome(seen) == ("ok", True, True)
-    assert seen.warning == ("certificate expires in 60 d" if days == 61 else "")
-
-
-def test_missing_or_empty_ca_is_broken(tmp_path: Path, certificates: Certificates) -> None:
-    empty = tmp_path / "empty.pem"
-    empty.write_text("")
-    for ca in ("/nonexistent/ca.pem", str(empty)):
-        for options in (
-            lambda port, ca=ca: tls.Options(port, NAME, ca),
-            lambda port, ca=ca: http.Options(port, host=NAME, tls=http.Tls(ca=ca)),
-        ):
-            seen = tls_sample(tls_server(certificates, "good"), options)
-            assert seen.broken and not seen.passed
 
 
 # --- the prober ------------------------------------------------------------------------------------------------------
@@ -480,6 +193,10 @@ def test_options_survive_json(kind: str) -> None:
         (http.Options(tls=http.Tls(ca="/nonexistent/ca")), ("tls", "ca"), "cannot read"),
         (http.Options(headers={"a b": "x"}), ("headers", "a b"), "not a header name"),
         (http.Options(headers={"authorization": "x"}), ("headers", "authorization"), "secret in clear"),
+        *[
+            (http.Options(headers={name: "x"}), ("headers", name), "secret in clear")
+            for name in ("Proxy-Authorization", "Cookie", "X-Api-Key", "ApiKey", "X-Auth-Token", "X_Client_Secret")
+        ],
         (http.Options(headers={"x": "a\nb"}), ("headers", "x"), "line breaks"),
         (http.Options(headers={"x": Secret()}), ("headers", "x"), "exactly one"),
         (http.Options(headers={"x": Secret("A", "b")}), ("headers", "x"), "exactly one"),
@@ -492,13 +209,3 @@ def test_problems(options: msgspec.Struct, path: tuple[str, ...], message: str) 
     assert found.path == path
     assert message in found.message
     assert found.warning is (path == ("tls", "verify"))
-
-
-def test_redirect_back_to_plain_text_is_not_followed(certificates: Certificates) -> None:
-    async def main() -> Sample:
-        moved = reply("302 Found", "", f"Location: http://{NAME}:1/")
-        async with server(replies(moved), certificates.good) as port:
-            options = http.Options(port, host=NAME, tls=http.Tls(ca=certificates.ca), redirects=3)
-            return await sample("http", options)
-
-    assert outcome(run(main())) == ("redirect", False, True)

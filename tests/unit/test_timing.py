@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from policies.timing import worst_case, worst_cases, zone_of
+from policies.timing import detection_s, worst_case, worst_cases, zone_of
 from policies.topology import (
     Check,
     Config,
@@ -90,8 +90,15 @@ def test_the_slowest_check_counts_and_those_of_its_sites() -> None:
 def test_a_fast_interval_longer_than_the_time_out_counts() -> None:
     probe = ProbePolicy(interval_s=4.0, fast_interval_s=3.0, timeout_s=1.0, jitter=0.5, fall=2)
     unanimous = service(checks=(replace(CHECK, probe=probe),), policy=Policy(quorum=Quorum(share_permille=1000)))
-    # Not fall = 2 but 3 failures: one of them has to begin after a reference was seen to answer.
-    assert worst_case(config(www=unanimous), "www").detect_s == pytest.approx(4.0 * 1.5 + 3 * 3.0)
+    assert worst_case(config(www=unanimous), "www").detect_s == pytest.approx(4.0 * 1.5 + 2 * 3.0)
+
+
+@pytest.mark.parametrize(("fall", "failures"), [(1, 2), (2, 2), (3, 3)])
+def test_one_failure_is_never_enough_of_silence(fall: int, failures: int) -> None:
+    # Section 10's formula, whatever the intervals; with fall: 1 the second failure tells who is blind.
+    for interval_s in (1.0, 60.0):
+        probe = ProbePolicy(interval_s=interval_s, fall=fall)
+        assert detection_s(probe) == pytest.approx(interval_s * 1.1 + failures * 1.5)
 
 
 def test_detection_can_be_faster_than_a_takeover() -> None:

@@ -90,3 +90,18 @@ def test_retuned_from_the_next_probe_on() -> None:
     wheel.pop(111.0)
     wheel.ended("t0", 111.5, fast=True)
     assert wheel.next_s() == 114.0
+
+
+def test_what_is_hastened_is_due_a_fast_interval_after_its_last_start() -> None:
+    wheel = Wheel("site-a")
+    wheel.add("t", 60.0, 0.2, 0.0, 100.0)
+    wheel.hasten("t", 100.0)
+    assert wheel.pop(100.0) == ["t"]  # never begun: at once
+    wheel.hasten("t", 100.1)
+    assert wheel.next_s() is None  # running
+    wheel.ended("t", 100.15, fast=False)
+    wheel.hasten("t", 100.15)
+    assert wheel.next_s() == 100.2
+    wheel.hasten("t", 100.3)
+    assert wheel.next_s() == 100.2  # never later than it was
+    assert wheel.pop(100.3) == ["t"] and wheel.next_s() is None
