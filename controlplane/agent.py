@@ -75,10 +75,14 @@ class _Keeper:
         self.applied: dict[str, Applied] = {}
         self.unwritable = ""
         self.full_at = -READ_BACK_S  # when everything was read back last
-        self.proved_at: float | None = None
+        self.proved_at = -2 * PROBE_WRITE_S
         self.n = 0
         self.written: tuple[Any, ...] = ()
         self.written_at = 0.0
+
+    def proof_age_s(self) -> float:
+        """Since it was last asked whether a write would be accepted."""
+        return _now() - self.proved_at
 
     def missing(self, desired: Desired) -> bool:
         """Not known to be applied."""
@@ -280,8 +284,10 @@ class Agent:
         keeper.applied = kept | done.applied
         for note in done.notes:
             self._note(note)
-        if all(a.result == "ok" for a in done.applied.values()):
-            await self._prove(keeper)  # not while there is something to write: a proof may take its time
+        # A proof may take its time: writes that are being tried go first, for a while.
+        trying = any(a.result == "transient" for a in done.applied.values())
+        if not trying or keeper.proof_age_s() >= 2 * PROBE_WRITE_S:
+            await self._prove(keeper)
         if before != (keeper.applied, keeper.unwritable, keeper.sync.old_until):
             self._doc_news.set()
         if any(note.kind in ("applied", "repaired") for note in done.notes):
@@ -290,10 +296,9 @@ class Agent:
 
     async def _prove(self, keeper: _Keeper) -> None:
         """Every 30 s: would a write be accepted?"""
-        now = _now()
-        if keeper.proved_at is not None and now - keeper.proved_at < PROBE_WRITE_S:
+        if keeper.proof_age_s() < PROBE_WRITE_S:
             return
-        keeper.proved_at = now
+        keeper.proved_at = _now()
         before, keeper.unwritable = keeper.unwritable, ""
         try:
             async with asyncio.timeout(CALL_S):

@@ -47,7 +47,8 @@ async def commit(
 ) -> Outcome:
     """Write `then` if `leading` (Election.compares(), taken when the decision was begun) and `compare` hold.
 
-    The first Put must be recognisable as this commit's own (a nonce in it): an unknown outcome is found by it.
+    An unknown outcome is found by the first Put: a story, which has a nonce. Without a story (a timer written), the
+    same value is as good as one's own: what was wanted stands there.
     """
     try:
         result = await store.txn(Txn((*leading, *compare), tuple(then)))

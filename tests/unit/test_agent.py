@@ -222,14 +222,34 @@ def test_a_bug_in_a_driver_is_an_alarm_and_not_the_end() -> None:
     virtual(body)
 
 
+class ReadOnly(EmbeddedDriver):
+    refuse = True
+
+    async def probe_write(self) -> None:
+        if self.refuse:
+            raise PermissionError("NOTAUTH")
+
+
+def test_one_name_that_is_left_alone_does_not_stop_the_proof_that_the_others_could_be_written() -> None:
+    async def body(world: World) -> None:
+        driver = ReadOnly("dns-site-c", lambda: world.servers["site-c"])
+        driver.refuse = False
+        world.start("site-c", {"dns-site-c": driver})
+        await world.decide(want(1))
+        await asyncio.sleep(2)
+        server = world.servers["site-c"]
+        assert server is not None
+        server.table.edit(NAME, Actual(Fence("inc", 1, "manual-ana"), 20, want(66).answers))
+        driver.refuse = True
+        await asyncio.sleep(33)
+        document = world.document("site-c", "site-c")
+        assert document is not None and document.services["www"].result == "manual"
+        assert document.unwritable == "NOTAUTH"
+
+    virtual(body)
+
+
 def test_a_driver_that_would_not_take_writes_is_unwritable() -> None:
-    class ReadOnly(EmbeddedDriver):
-        refuse = True
-
-        async def probe_write(self) -> None:
-            if self.refuse:
-                raise PermissionError("NOTAUTH")
-
     async def body(world: World) -> None:
         driver = ReadOnly("dns-site-c", lambda: world.servers["site-c"])
         world.start("site-c", {"dns-site-c": driver})
