@@ -17,6 +17,7 @@ class Keys:
     """The keys of one cluster."""
 
     def __init__(self, cluster: str) -> None:
+        self.cluster = cluster
         self.prefix = f"/failover/{cluster}/"
         p = self.prefix
         self.incarnation = p + "incarnation"
@@ -33,6 +34,9 @@ class Keys:
         self.desired = p + "desired/"
         self.applied = p + "applied/"
         self.decisions = p + "decisions/"
+
+    def past_config(self, revision: int) -> str:
+        return f"{self.config_history}{revision}"
 
     def node(self, node: str) -> str:
         return self.nodes + node

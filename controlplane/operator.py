@@ -7,10 +7,11 @@ import asyncio
 import random
 from collections.abc import Sequence
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from controlplane.documents import GovernorDoc, Keys, NodeDoc, OverridesRev, decode, encode
+from controlplane.documents import GovernorDoc, Keys, NodeDoc, OverridesRev, SchemaTooNew, decode, encode
 from controlplane.fence import encode_with
 from controlplane.store import KV, Compare, Delete, OutcomeUnknown, Put, Store, StoreError, Txn
 from controlplane.view.mirror import unknown_fields
@@ -63,7 +64,7 @@ class Operator:
         new = replace(config, revision=revision + 1)
         compare = [_unchanged(keys.config, current), _unchanged(keys.incarnation, incarnation)]
         then: list[Put | Delete] = [
-            Put(f"{keys.config_history}{new.revision}", encode(new)),
+            Put(keys.past_config(new.revision), encode(new)),
             Put(keys.config, encode(new)),
         ]
         if incarnation is None:
@@ -72,9 +73,18 @@ class Operator:
             raise Refused("another configuration was applied meanwhile: look at the difference again")
         return Applied(new, bootstrapped=incarnation is None)
 
-    async def add_override(self, draft: Override, overrides_rev: int) -> Override:
-        """Store an override that was judged at `overrides_rev` (the mod revision of overrides/rev, 0 = absent).
-        Its id, order and op are filled in. Refused if another override came in between: preflight it again."""
+    async def config_of(self, revision: int) -> Config | None:
+        """A configuration that is or was in force. None: it is not kept, or a newer version wrote it."""
+        found = await self._store.get(self._keys.past_config(revision))
+        try:
+            return decode(Config, found.value) if found else None
+        except (SchemaTooNew, msgspec.DecodeError):
+            return None
+
+    async def add_override(self, draft: Override, overrides_rev: int, replaces: Sequence[str] = ()) -> Override:
+        """Store an override that was judged at `overrides_rev` (the mod revision of overrides/rev, 0 = absent), and
+        delete those whose place it takes. Its id, order and op are filled in. Refused if another override came or
+        went in between: preflight it again."""
         keys = self._keys
         found = await self._store.get(keys.overrides_rev)
         if (found.mod_rev if found else 0) != overrides_rev:
@@ -84,7 +94,8 @@ class Operator:
         put = Put(keys.override(override.id), encode(override))
         rev = Put(keys.overrides_rev, _rewritten(found, OverridesRev(n + 1, override.op)))
         compare = [_unchanged(keys.overrides_rev, found), Compare(put.key, mod_rev=0)]
-        if not await self._write(compare, [put, rev], proof=put):
+        gone = [Delete(keys.override(id_)) for id_ in replaces]
+        if not await self._write(compare, [put, rev, *gone], proof=put):
             raise Refused("the overrides have changed meanwhile: look at the plan again")
         return override
 
@@ -104,25 +115,34 @@ class Operator:
         if not await self._write([_unchanged(keys.overrides_rev, found)], then, proof=rev):
             raise Refused("the overrides have changed meanwhile: look again")
 
-    async def unfreeze(self) -> tuple[str, ...]:
-        """End every freeze, and the wait after the store was rewound. Returns what was ended: ids, "rewound"."""
+    async def unfreeze(
+        self, ids: Sequence[str] | None = None, rewound: str | None = None, overrides_rev: int | None = None
+    ) -> tuple[str, ...]:
+        """End these freezes, and the wait after the store was rewound. Returns what was ended: ids, "rewound".
+
+        rewound: why that wait is, as the operator saw it ("" = there is none). None, for each: whatever there is.
+        Refused if it is not what is there any more.
+        """
         keys = self._keys
         snapshot = await self._store.range(keys.overrides)
         rev = next((kv for kv in snapshot.items if kv.key == keys.overrides_rev), None)
         overrides = [decode(Override, kv.value) for kv in snapshot.items if kv.key != keys.overrides_rev]
-        freezes = [override.id for override in overrides if override.verb == "freeze"]
+        freezes = sorted(override.id for override in overrides if override.verb == "freeze")
         marked = await self._store.get(keys.timers_governor)
         governor = decode(GovernorDoc, marked.value) if marked else GovernorDoc()
+        seen = (sorted(freezes if ids is None else ids), governor.rewound if rewound is None else rewound)
+        there = rev.mod_rev if rev else 0
+        if seen != (freezes, governor.rewound) or overrides_rev not in (None, there):
+            raise Refused("what is frozen has changed meanwhile: look at the plan again")
+        if not freezes and not governor.rewound:
+            raise Refused("nothing is frozen")
         compare = [_unchanged(keys.overrides_rev, rev)]
-        then: list[Put | Delete] = []
-        if freezes and rev is not None:
-            then.append(Put(rev.key, self._reissued(rev)))
-            then += [Delete(keys.override(id_)) for id_ in freezes]
+        # Rewritten also where no freeze ends: its nonce is how the write is recognised.
+        then: list[Put | Delete] = [Put(keys.overrides_rev, self._reissued(rev))]
+        then += [Delete(keys.override(id_)) for id_ in freezes]
         if governor.rewound:
             compare.append(_unchanged(keys.timers_governor, marked))
             then.append(Put(keys.timers_governor, _rewritten(marked, replace(governor, rewound=""))))
-        if not then:
-            raise Refused("nothing is frozen")
         if not await self._write(compare, then, proof=then[0]):
             raise Refused("something has changed meanwhile: look again")
         return (*freezes, *(("rewound",) if governor.rewound else ()))
@@ -148,8 +168,9 @@ class Operator:
             await asyncio.sleep(LOOK_AGAIN_S)
         raise Unknown("the store did not answer, and does not show it: look at `failoverctl overrides` and `status`")
 
-    def _reissued(self, rev: KV) -> bytes:
-        return _rewritten(rev, replace(decode(OverridesRev, rev.value), op=self._nonce()))
+    def _reissued(self, rev: KV | None) -> bytes:
+        before = decode(OverridesRev, rev.value) if rev else OverridesRev(1, "")
+        return _rewritten(rev, replace(before, op=self._nonce()))
 
     def _nonce(self) -> str:
         return f"{self._rng.getrandbits(64):016x}"

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from policies.events import events, refusal
 from policies.frame import Frame
-from policies.placing import Plan, Shares, load, moved, overload, place, render
+from policies.placing import Plan, Shares, carriers, load, moved, overload, place, render
 from policies.stage import Stage, stage
 from policies.standing import LADDER, NONE
 from policies.timers import COUNTED_QUIET_S, COUNTED_S, QUIET_DAY_S, TINY_S, running_s, spent
@@ -91,7 +91,7 @@ def _choose(frame: Frame, slice_: Slice, carried: Carried, st: Stage) -> Choice:
         if _one_plan_under_freeze(slice_, st):
             return Choice(forced.shares, forced.tier, False, False, refused, 0.0)
         return Choice(cur, "", False, False, "freeze" if forced.shares != cur else "", 0.0)
-    auto = forced.shares != cur and any(_carries(cur, s) and _rule(st, s) == "failed" for s in st.standings)
+    auto = forced.shares != cur and bool(_failed(st))
     wait = _governor_wait(frame, slice_, carried, st, forced.shares) if auto else None
     if wait:
         return Choice(cur, "", False, False, "governor", wait)
@@ -111,7 +111,7 @@ def _forced(frame: Frame, room: Mapping[str, float], st: Stage) -> tuple[Plan, s
     cur = st.cur
     worth = max(WORTH_MOVING * frame.demand, TINY_S)
     over = overload(frame, room, cur)
-    carrying = [standing for site, standing in st.standings.items() if _carries(cur, site)]
+    carrying = [st.standings[site] for site in st.carrying if site in st.standings]
     if over < worth and all(cur.values()) and all(standing.take != NONE for standing in carrying):
         return Plan(cur, ""), ""
     plan = place(frame, room, st.standings, cur, sticky=True)
@@ -135,7 +135,7 @@ def _one_plan_under_freeze(slice_: Slice, st: Stage) -> bool:
     if slice_.desired is None or st.applied == slice_.desired.overrides:
         return False
     for site, standing in st.standings.items():
-        carries = _carries(st.cur, site)
+        carries = site in st.carrying
         if (standing.rule == "out" and carries) or (standing.rule == "pinned" and not carries):
             return True
     return False
@@ -147,28 +147,21 @@ def _governor_wait(frame: Frame, slice_: Slice, carried: Carried, st: Stage, for
     total = carried.moved + moved(frame, st.cur, forced)
     if governor.share >= 1 or total <= governor.share * frame.total_demand:
         return 0.0
-    failed = [s for s in st.standings if _carries(st.cur, s) and _rule(st, s) == "failed"]
-    if all(st.judged[s].unanimous for s in failed):
+    if all(st.judged[s].unanimous for s in _failed(st)):
         return 0.0
     begun = slice_.desired.wait_left_s if slice_.desired else 0.0
     return spent(begun, min(slice_.age_s, COUNTED_S)) if begun else frame.spec.policy.freshness_s
 
 
-def _carries(shares: Shares, site: str) -> bool:
-    return any(region.get(site) for region in shares.values())
-
-
-def _rule(st: Stage, site: str) -> str:
-    return st.standings[site].rule
+def _failed(st: Stage) -> list[str]:
+    """The failed sites that carry something."""
+    return [site for site, standing in st.standings.items() if standing.rule == "failed" and site in st.carrying]
 
 
 def _left_behind(st: Stage, choice: Choice) -> tuple[str, ...]:
     """Failed sites that carried something and carry nothing any more."""
-    if not choice.auto:
-        return ()
-    return tuple(
-        s for s in st.standings if _rule(st, s) == "failed" and _carries(st.cur, s) and not _carries(choice.shares, s)
-    )
+    left = carriers(choice.shares)
+    return tuple(site for site in _failed(st) if site not in left) if choice.auto else ()
 
 
 def _write(frame: Frame, slice_: Slice, st: Stage, choice: Choice, room: Mapping[str, float]) -> Desired:
@@ -180,7 +173,7 @@ def _write(frame: Frame, slice_: Slice, st: Stage, choice: Choice, room: Mapping
     addresses = {s: state.addresses for s, state in states.items()}
     still = bool(slice_.freeze) and choice.shares == st.cur
     answers = render(frame, choice.shares, st.standings, addresses, prev, still)
-    serving = {*frame.spec.endpoints, *(s for s in states if _carries(choice.shares, s)), *(a.site for a in answers)}
+    serving = {*frame.spec.endpoints, *(carriers(choice.shares) & states.keys()), *(a.site for a in answers)}
     # Whole percents round within 1 % of the demand: that much is not a shortfall.
     over = overload(frame, room, choice.shares)
     shortfall = round(over, 3) if over > frame.demand / 100 else 0.0
@@ -213,7 +206,7 @@ def _still_in_use(st: Stage, choice: Choice, prev: Desired | None) -> str:
     """The class of last resort that was resorted to before, while who serves is still of that class."""
     if prev is None or not prev.tier or choice.shares != st.cur:
         return ""
-    serving = [standing for site, standing in st.standings.items() if _carries(st.cur, site)]
+    serving = [st.standings[site] for site in st.carrying if site in st.standings]
     if prev.tier == LADDER[-1]:
         return prev.tier if any(standing.take == NONE for standing in serving) else ""
     return prev.tier if any(standing.ladder == prev.tier for standing in serving) else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from policies.frame import Frame
-from policies.placing import Shares
+from policies.placing import Shares, carriers
 from policies.stage import Stage
 from policies.verdicts import NEW
 from policies.world import Desired, Event, Slice
@@ -55,7 +55,7 @@ def _of_site(
         found.append(Event("move", site, standing.rule, f"{change}; {standing.reason}", forced=True))
     if before.rule != standing.rule or before.phase != state.phase:
         found.append(Event("state", site, standing.rule, standing.reason))
-    carries = any(region.get(site) for region in new.shares.values())
+    carries = site in carriers(new.shares)
     if before.addresses and before.addresses != state.addresses:
         answers = any(answer.site == site for answer in new.answers)
         reason = f"serves {', '.join(state.addresses)} now"

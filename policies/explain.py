@@ -53,17 +53,20 @@ class Explanation(Struct, frozen=True):
     guards: tuple[Guard, ...]
 
 
-def explain(frame: Frame, slice_: Slice, carried: Carried) -> Explanation:
-    """The reasons for what is served now. carried: the room that services of higher priority leave."""
+def explain(frame: Frame, slice_: Slice, carried: Carried, decided: Desired | None = None) -> Explanation:
+    """The reasons for what is served. carried: the room that services of higher priority leave.
+
+    decided: what was decided on this very slice, to explain that decision; None: explain what is served now.
+    """
     st = stage(frame, slice_)
     step = decide_service(frame, slice_, carried)
-    desired = slice_.desired
+    desired = decided or slice_.desired
     shares = desired.shares if desired else {}
     loads = load(frame, shares)
     evidence = _evidence(frame, slice_)
     sites: dict[str, SiteWhy] = {}
     for site, standing in st.standings.items():
-        state = st.states[site]
+        state = (decided.sites.get(site) if decided else None) or st.states[site]
         sites[site] = SiteWhy(
             rule=standing.rule,
             reason=standing.reason,

@@ -145,6 +145,8 @@ class _Placing:
     def _whole(self, region: str) -> dict[str, int]:
         demand = self.demand[region]
         exact = {s: a * 100 / demand for s, a in sorted(self.amount[region].items()) if a > demand * EPS}
+        if len(exact) == 1 and not self.left[region]:
+            return dict.fromkeys(exact, 100)
         now = self.cur[region]
         if sum(now.values()) == 100 and all(abs(now.get(s, 0) - exact.get(s, 0)) < 1 - 1e-6 for s in {*now, *exact}):
             return dict(now)
@@ -152,11 +154,10 @@ class _Placing:
         caps = {s: self.cap[region][s] * 100 / demand for s in exact if s in self.cap[region]}
         ranks = [s for group in self.groups[region] for s in group]
 
-        def order(site: str) -> tuple[bool, bool, bool, float, int]:
-            rounded_up = shares[site] > exact[site]
+        def order(site: str) -> tuple[bool, bool, float, int]:
             at_cap = site in caps and exact[site] - 1e-6 <= caps[site] <= shares[site] + 1e-6
             roomy = self.room[site] >= (shares[site] + 1 - exact[site]) * demand / 100
-            return (rounded_up, at_cap, not roomy, -round(exact[site] - shares[site], 6), ranks.index(site))
+            return (at_cap, not roomy, -round(exact[site] - shares[site], 6), ranks.index(site))
 
         for _ in range(100 - sum(shares.values()) if shares else 0):
             chosen = min(shares, key=order)
@@ -213,6 +214,11 @@ def _last_resort(p: _Placing) -> str:
             p.spread(sites)
             return tier
     return ""
+
+
+def carriers(shares: Shares) -> frozenset[str]:
+    """The sites that have a share of any region."""
+    return frozenset(site for region in shares.values() for site, share in region.items() if share)
 
 
 def load(frame: Frame, shares: Shares) -> dict[str, float]:

@@ -13,9 +13,9 @@ from msgspec.structs import replace
 
 from policies.decide import decide_service, spend
 from policies.frame import Frame
-from policies.placing import Shares
+from policies.placing import carriers, place
 from policies.stage import Stage, stage
-from policies.standing import FULL, RAMP, effective
+from policies.standing import FULL, LADDER, RAMP, effective
 from policies.topology import Guards, Override
 from policies.whatif import Present, worst_loss
 from policies.world import Carried, Desired, Slice
@@ -59,6 +59,7 @@ class _Outcome(Struct, frozen=True):
     present: list[Present]
     desired: dict[str, Desired]
     serving: dict[str, int]  # service -> sites that may take traffic
+    tiers: dict[str, str]  # service -> the class of last resort that is needed, or ""
 
     @property
     def shortfall(self) -> float:
@@ -79,10 +80,13 @@ def preflight(
     after = _outcome(frames, slices, room, changed)
     new = [o for o in changed if o not in overrides]
     findings = [
-        *_never_empty(before, after, new),
+        _never_empty(before, after, new),
         *_min_sites(before, after, frames),
         _capacity(before, after),
         *_data(frames, slices, new),
+        *_outranked(frames, changed, new),
+        *_nobody_waits(frames, slices, new),
+        *_frozen(new),
         _n_plus(before, after, room, guards),
     ]
     findings = [_accepted(f) if f.guard in accepts and f.guard in ACCEPTABLE else f for f in findings]
@@ -108,6 +112,7 @@ def _outcome(
     present: list[Present] = []
     desired: dict[str, Desired] = {}
     serving: dict[str, int] = {}
+    tiers: dict[str, str] = {}
     for service, frame in frames.items():
         won, freeze = effective(overrides, frame)
         slice_ = replace(slices[service], overrides=won, freeze=freeze)
@@ -117,31 +122,97 @@ def _outcome(
         step = decide_service(frame, slice_, carried)
         now = step.current or slice_.desired
         desired[service] = now
+        # Whether or not a freeze or the governor holds it back now: is there nothing better than a last resort?
+        tiers[service] = now.tier or place(frame, carried.room, st.standings, st.cur, sticky=True).tier
         carried = spend(frame, now, carried)
         serving[service] = _serving(st)
         present.append(Present(frame, st.standings, now.shares))
-    return _Outcome(present, desired, serving)
+    return _Outcome(present, desired, serving, tiers)
 
 
 def _serving(st: Stage) -> int:
     return sum(1 for standing in st.standings.values() if standing.take in (FULL, RAMP))
 
 
-def _never_empty(before: _Outcome, after: _Outcome, new: Sequence[Override]) -> list[Finding]:
+def _never_empty(before: _Outcome, after: _Outcome, new: Sequence[Override]) -> Finding:
+    """No last resort may become necessary, nor a worse one; nor may the site that is to be left have to go on."""
     taken = {site for o in new if o.verb == "out" for site in o.sites}
-    stuck = [
-        service
-        for service, d in sorted(after.desired.items())
-        if d.tier and not before.desired[service].tier and any(_carries(d.shares, s) for s in taken)
-    ]
+    was_out = {p.frame.service: {s for s, x in p.standings.items() if x.rule == "out"} for p in before.present}
+    stuck = {
+        service: tier
+        for service, tier in sorted(after.tiers.items())
+        if tier
+        and (
+            _worse(tier, before.tiers[service]) or (taken - was_out[service]) & carriers(after.desired[service].shares)
+        )
+    }
     if not stuck:
-        return [Finding("never_empty", OK, "every service keeps an answer")]
-    text = f"no other site may serve {', '.join(stuck)}: it would stay where it is; bring another site back first"
-    return [Finding("never_empty", REFUSED, text)]
+        return Finding("never_empty", OK, "every service keeps an answer")
+    classes = ", ".join(sorted(set(stuck.values())))
+    text = f"no site may serve {', '.join(stuck)} any more: only last resorts would be left (class: {classes})"
+    return Finding("never_empty", REFUSED, f"{text}; bring another site back first")
 
 
-def _carries(shares: Shares, site: str) -> bool:
-    return any(region.get(site) for region in shares.values())
+def _worse(tier: str, than: str) -> bool:
+    return not than or LADDER.index(tier) > LADDER.index(than)
+
+
+def _outranked(frames: Mapping[str, Frame], changed: Sequence[Override], new: Sequence[Override]) -> list[Finding]:
+    """A new override that would decide nothing anywhere is a mistake."""
+    winners: set[str] = set()
+    over: dict[str, dict[str, list[str]]] = {o.id: {} for o in new}  # new one -> who wins -> where
+    for frame in frames.values():
+        won, freeze = effective(changed, frame)
+        winners |= {o.id for o in won.values()} | {freeze}
+        for o in new:
+            if o.services and frame.service not in o.services:
+                continue
+            for site in o.sites if o.verb != "freeze" else ():
+                if site in won and won[site].id != o.id:
+                    over[o.id].setdefault(won[site].id, []).append(site)
+            if o.verb == "freeze" and freeze != o.id:
+                over[o.id].setdefault(freeze, []).append(frame.service)
+    by_id = {o.id: o for o in changed}
+    findings: list[Finding] = []
+    for id_, better in over.items():
+        if id_ in winners or not better:
+            continue
+        who = [f"{_named(by_id[b])} outranks it at {', '.join(sorted(set(at)))}" for b, at in sorted(better.items())]
+        text = f"{'; '.join(who)}; cancel it first: failoverctl overrides cancel {' '.join(sorted(better))}"
+        findings.append(Finding("ineffective", REFUSED, text))
+    return findings
+
+
+def _named(o: Override) -> str:
+    what = f"{o.command} {o.verb}" if o.command == "pin" else o.command
+    return f"{o.id} ({what} {' '.join(o.sites)}".rstrip() + f" by {o.author})"
+
+
+def _nobody_waits(frames: Mapping[str, Frame], slices: Mapping[str, Slice], new: Sequence[Override]) -> list[Finding]:
+    """A failback ends a manual wait: without one it would lie in wait for a later failure."""
+    findings: list[Finding] = []
+    for o in new:
+        if o.verb != "in" or o.hard:
+            continue
+        for site in o.sites:
+            stands: set[str] = set()
+            for service, frame in frames.items():
+                if site not in frame.sites or (o.services and service not in o.services):
+                    continue
+                st = stage(frame, slices[service])
+                manual = frame.spec.policy.failback.mode == "manual"
+                waits = manual and st.states[site].phase == "soak"
+                stands.add("" if waits else f"{st.standings[site].rule}{'' if manual else ', failback is auto'}")
+            if "" not in stands:
+                why = "; ".join(sorted(stands)) or "no service is there"
+                findings.append(Finding("failback", REFUSED, f"{site} does not wait: {why}"))
+    return findings
+
+
+def _frozen(new: Sequence[Override]) -> list[Finding]:
+    if not any(o.verb == "freeze" for o in new):
+        return []
+    return [Finding("freeze", WARNING, "a site that fails stays served until unfreeze")]
 
 
 def _min_sites(before: _Outcome, after: _Outcome, frames: Mapping[str, Frame]) -> list[Finding]:
@@ -156,7 +227,11 @@ def _min_sites(before: _Outcome, after: _Outcome, frames: Mapping[str, Frame]) -
             least = (n, service, limit)
     if findings or least is None:
         return findings
-    return [Finding("min_sites", OK, f"{least[1]} has {least[0]}, {least[2]} needed", least[0], least[2])]
+    n, service, limit = least
+    text = f"{service} has {n}, {limit} needed"
+    if n < limit:
+        return [Finding("min_sites", WARNING, f"{text}, no worse than now", n, limit)]
+    return [Finding("min_sites", OK, text, n, limit)]
 
 
 def _capacity(before: _Outcome, after: _Outcome) -> Finding:
@@ -193,12 +268,15 @@ def _n_plus(before: _Outcome, after: _Outcome, room: Mapping[str, float], guards
     if not n:
         return Finding("n_plus", OK, "not asked for (n_plus: 0)", 0, 0)
     lost, drop = worst_loss(after.present, room, n)
-    _, drop_now = worst_loss(before.present, room, n)
+    lost_now, drop_now = worst_loss(before.present, room, n)
     total = sum(p.frame.demand for p in after.present)
-    if drop <= 0 or not total:
+    if not total or (drop <= 0 and lost):
         return Finding("n_plus", OK, f"any {n} further site{'s' * (n > 1)} may be lost", 0, n)
-    text = f"losing {' and '.join(lost)} too drops {drop:g} of {total:g} ({drop / total:.0%})"
-    level = WARNING if drop > drop_now + 1e-6 else OK
+    share = f"{drop:g} of {total:g} ({drop / total:.0%})"
+    too = " too" if any(x.rule in ("out", "failed") for p in after.present for x in p.standings.values()) else ""
+    text = f"losing {' and '.join(lost)}{too} drops {share}" if lost else "no site is left to lose"
+    text += f"; {share} has no room" if drop > 0 and not lost else ""
+    level = WARNING if drop > drop_now + 1e-6 or (lost_now and not lost) else OK
     return Finding("n_plus", level, text if level == WARNING else f"{text}, no worse than now", drop, n)
 
 

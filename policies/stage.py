@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from policies.frame import Frame
-from policies.placing import Shares
+from policies.placing import Shares, carriers
 from policies.standing import Facts, Standing, stand
 from policies.timers import Moment, advance
 from policies.verdicts import NEW, Judged, judge
@@ -21,13 +21,15 @@ REMOVED = Effective("config", "out", False, (), "removed from the configuration"
 
 
 class Stage(Struct, frozen=True):
-    """One service, judged. `cur`: the shares that clients have now; `applied`: override ids in force."""
+    """One service, judged. `cur`: the shares that clients have now; `carrying`: the sites that have one;
+    `applied`: override ids in force."""
 
     judged: dict[str, Judged]
     moments: dict[str, Moment]
     states: dict[str, SiteState]  # timers advanced, rule filled in
     standings: dict[str, Standing]
     cur: Shares
+    carrying: frozenset[str]
     first: bool
     applied: tuple[str, ...]  # override ids
 
@@ -37,13 +39,14 @@ def stage(frame: Frame, slice_: Slice) -> Stage:
     prev, first = slice_.desired, slice_.desired is None
     judged = judge(frame, slice_)
     cur = _present(frame, slice_)
+    carrying = carriers(cur)
     states: dict[str, SiteState] = {}
     moments: dict[str, Moment] = {}
     standings: dict[str, Standing] = {}
     lags = _lags(frame, slice_, judged)
     for site in sorted(judged):
         j, before = judged[site], (prev.sites.get(site, NEW) if prev else NEW)
-        carries = any(cur[r].get(site) for r in frame.regions)
+        carries = site in carrying
         override = slice_.overrides.get(site) if site in frame.spec.endpoints else REMOVED
         moment = _moment(frame, slice_, j, before, override, carries, first)
         now = replace(
@@ -70,7 +73,7 @@ def stage(frame: Frame, slice_: Slice) -> Stage:
         states[site] = replace(now, rule=standings[site].rule, parked=moment.parked)
         moments[site] = moment
     ids = {o.id for o in slice_.overrides.values()} | ({slice_.freeze} if slice_.freeze else set())
-    return Stage(judged, moments, states, standings, cur, first, tuple(sorted(ids)))
+    return Stage(judged, moments, states, standings, cur, carrying, first, tuple(sorted(ids)))
 
 
 def _present(frame: Frame, slice_: Slice) -> Shares:

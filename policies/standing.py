@@ -198,5 +198,5 @@ def _rank(override: Override) -> tuple[bool, bool, bool, int]:
 
 
 def _effective(override: Override) -> Effective:
-    why = f'{override.command} by {override.author}: "{override.reason}"'
+    why = f"{override.command} by {override.author}" + (f': "{override.reason}"' if override.reason else "")
     return Effective(override.id, override.verb, override.hard, override.accepts, why)

@@ -34,14 +34,8 @@ class _Row(Struct, frozen=True):
     row: Watched
     now: Verdict
     last: str  # up | down | ""
+    status: str  # down | held | up | unknown; a held DOWN counts as DOWN, on the quorum that made it
     replies: bool
-
-    @property
-    def status(self) -> str:
-        """down | held | up | unknown; a held DOWN counts as DOWN, on the quorum that made it."""
-        if self.last == "up" and not self.now.health:
-            return "held"
-        return self.last or "unknown"
 
 
 def judge(frame: Frame, slice_: Slice) -> dict[str, Judged]:
@@ -59,7 +53,8 @@ def judge(frame: Frame, slice_: Slice) -> dict[str, Judged]:
         replies = now.replies
         if replies is None:
             replies = row.id in state.replies or state.last.get(row.id) == "up"
-        by_site.setdefault(row.site, []).append(_Row(row, now, last, replies))
+        status = "held" if last == "up" and not now.health else last or "unknown"
+        by_site.setdefault(row.site, []).append(_Row(row, now, last, status, replies))
     return {
         site: _judge_site(frame, rows, states.get(site, NEW), site, bool(slice_.freeze))
         for site, rows in by_site.items()
@@ -69,6 +64,8 @@ def judge(frame: Frame, slice_: Slice) -> dict[str, Judged]:
 def _judge_site(frame: Frame, rows: list[_Row], state: SiteState, site: str, frozen: bool) -> Judged:
     configured = frame.spec.endpoints.get(site, ())
     served = state.addresses or configured
+    if served == configured and rows and all(r.status == "up" for r in rows):
+        return _all_well(rows, served)
     if served != configured and configured and not frozen and _proven(frame, rows, served, configured):
         served = configured
     rows = [r for r in rows if r.row.own or r.row.address in served or r.row.address in configured]
@@ -85,6 +82,12 @@ def _judge_site(frame: Frame, rows: list[_Row], state: SiteState, site: str, fro
         tally=min((r.now.passes, r.now.tally) for r in deciding)[1] if deciding else "0/0",
         complete=all(r.last for r in rows),
     )
+
+
+def _all_well(rows: list[_Row], served: tuple[str, ...]) -> Judged:
+    """What most sites are most of the time, without the search for what is wrong."""
+    tally = min((r.now.passes, r.now.tally) for r in rows)[1]
+    return Judged("up", False, True, False, served, {r.row.id: "up" for r in rows}, (), tally, True)
 
 
 def _proven(frame: Frame, rows: list[_Row], served: tuple[str, ...], configured: tuple[str, ...]) -> bool:

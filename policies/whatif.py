@@ -15,6 +15,7 @@ from policies.topology import Config
 
 READY = Standing("ready", "assumed up", FULL)
 LOST = Standing("failed", "assumed lost", NONE)
+TAKEN_OUT = Standing("out", "assumed not to come back", NONE)
 DRAINED = Standing("out", "assumed drained", NONE, "drained")
 
 
@@ -74,7 +75,7 @@ def settle(
         for name, site in config.sites.items()
         if site.role != "witness"
     }
-    return WhatIf(services, sites, *_agreement(config, lost))
+    return WhatIf(services, sites, *agreement(config, lost))
 
 
 def scaled(config: Config, factor: float) -> Config:
@@ -100,8 +101,10 @@ def fold(
     settled: dict[str, Settled] = {}
     for p in present:
         standings = {s: LOST if s in lost else standing for s, standing in p.standings.items()}
-        plan = place(p.frame, left, standings, p.cur, sticky=False)
-        over = overload(p.frame, left, plan.shares) if all(plan.shares.values()) else p.frame.demand
+        # What is served at a dead site, for want of a better one, has no room there.
+        mine = {site: 0.0 if site in standings and standings[site].rule == "failed" else x for site, x in left.items()}
+        plan = place(p.frame, mine, standings, p.cur, sticky=False)
+        over = overload(p.frame, mine, plan.shares) if all(plan.shares.values()) else p.frame.demand
         shortfall = round(over, 3) if over > p.frame.demand / 100 else 0.0
         rules = {site: standing.rule for site, standing in standings.items()}
         settled[p.frame.service] = Settled(plan.shares, rules, shortfall, plan.tier)
@@ -117,7 +120,7 @@ def worst_loss(present: Sequence[Present], room: Mapping[str, float], n: int) ->
     What an operator took out counts as lost as well: it was taken out for a reason.
     """
     present = [
-        replace(p, standings={s: LOST if x.rule == "out" else x for s, x in p.standings.items()}) for p in present
+        replace(p, standings={s: TAKEN_OUT if x.rule == "out" else x for s, x in p.standings.items()}) for p in present
     ]
     takers = sorted(
         {s for p in present for s, standing in p.standings.items() if standing.take in (FULL, RAMP, RELIEF)}
@@ -131,9 +134,20 @@ def worst_loss(present: Sequence[Present], room: Mapping[str, float], n: int) ->
     return worst[0], max(0.0, worst[1])
 
 
-def _agreement(config: Config, lost: Collection[str]) -> tuple[Left, Left | None]:
-    voters = Left(len([s for s in config.sites if s not in lost]), config.policy.quorum.min_vantages, len(config.sites))
+def agreement(config: Config, lost: Collection[str] = (), mute: Collection[str] = ()) -> tuple[Left, Left | None]:
+    """(vantages, store members) that are left without these sites, and how many have to agree.
+
+    mute: sites whose vantage says nothing that counts now, whatever else is lost.
+    """
+    there = [s for s in config.sites if s not in lost and s not in mute]
+    voters = Left(len(there), config.policy.quorum.min_vantages, len(config.sites))
     members = config.store_members
     if not members:
         return voters, None
     return voters, Left(len([m for m in members if m not in lost]), len(members) // 2 + 1, len(members))
+
+
+def dead(present: Sequence[Present]) -> set[str]:
+    """Sites that failed for every service that they have."""
+    here = {s: [p.standings[s].rule for p in present if s in p.standings] for p in present for s in p.standings}
+    return {s for s, rules in here.items() if all(rule == "failed" for rule in rules)}

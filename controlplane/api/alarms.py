@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from controlplane.api.picture import Picture, ServicePicture
-from controlplane.api.propagation import DIVERGED
+from controlplane.api.picture import Picture, ServicePicture, stuck_at
+from controlplane.api.propagation import DIVERGED, WORD_S
 from probes.target import Health
 
 Alarm = dict[str, Any]
@@ -43,10 +43,16 @@ def _cluster(p: Picture) -> Iterator[Alarm]:
     if p.loss is not None and p.loss.drop > 0:
         lost = " and ".join(p.loss.lost)
         share = f"{p.loss.drop:g} of {p.loss.total:g} ({p.loss.drop / p.loss.total:.0%})"
-        yield _alarm("n_plus", p.cluster, f"losing {lost} too would drop {share}; bring sites back, or add room")
+        too = " too" if _lost_already(p) else ""
+        what = f"losing {lost}{too} would drop {share}" if lost else f"no site is left to lose; {share} has no room"
+        yield _alarm("n_plus", p.cluster, f"{what}; bring sites back, or add room")
     for name, doc in p.nodes.items():
         if doc["unreadable"]:
             yield _alarm("unreadable", name, f"upgrade this node, it cannot read {doc['unreadable']}")
+
+
+def _lost_already(p: Picture) -> bool:
+    return any(x.rule in ("out", "failed") for s in p.services.values() for x in s.stage.standings.values())
 
 
 def _vantages(p: Picture) -> Iterator[Alarm]:
@@ -63,6 +69,16 @@ def _drivers(p: Picture) -> Iterator[Alarm]:
         doc = word.doc
         if word.alive and doc.unwritable:
             yield _alarm("unwritable", f"{doc.driver} by {doc.writer}", doc.unwritable, word.age_s)
+    working = {n["site"] for n in p.nodes.values() if n["fresh"] and "agent" in n.get("roles", ())}
+    for driver in p.config.dns if p.config else ():
+        # Its home speaks for it; a deputy only while the home is dead. A dead site is said elsewhere.
+        writers = {driver.site} if driver.site in working else working & set(driver.writers)
+        words = [w for w in p.words if w.doc.driver == driver.name and w.doc.writer in writers]
+        since_s = min((w.age_s for w in words), default=p.config_age_s)
+        if writers and min(since_s, p.config_age_s) >= WORD_S:
+            who = " and ".join(sorted(writers))
+            remedy = f"{who} runs and says nothing of this driver: it is not open; see the log of {who}"
+            yield _alarm("driver_silent", driver.name, remedy, round(since_s, 3))
 
 
 def _service(p: Picture, s: ServicePicture) -> Iterator[Alarm]:
@@ -74,6 +90,9 @@ def _service(p: Picture, s: ServicePicture) -> Iterator[Alarm]:
         yield _alarm("shortfall", s.name, f"{s.desired.shortfall:g} of demand has no room; add room or shed demand")
     if s.arrival and s.arrival.state == DIVERGED:
         yield _alarm("diverged", s.name, "; ".join(s.arrival.why))
+    for site in stuck_at(s):
+        remedy = f"{s.freeze} freezes it on a failed site: failoverctl unfreeze, or failoverctl drain {site}"
+        yield _alarm("frozen_on_failed", f"{s.name}@{site}", remedy)
     for site, standing in sorted(s.stage.standings.items()):
         if any(region.get(site) for region in s.desired.shares.values()):
             if standing.rule == "out" and not standing.ladder:

@@ -13,7 +13,8 @@ Doc = dict[str, Any]
 
 
 def differences(before: Config | None, after: Config) -> list[Doc]:
-    """[{path, before, after}], defaults included; None stands for what is not there. The revision is no change."""
+    """[{path, before, after}], defaults included; None stands for what is not there. The revision is no change.
+    Drivers and checks go by their names; lists of another length come whole."""
     old = _tree(before) if before else {}
     return list(_walk("", old, _tree(after)))
 
@@ -22,9 +23,23 @@ def _tree(config: Config) -> Doc:
     tree: Doc = msgspec.to_builtins(config)
     tree.pop("revision")
     tree.pop("schema")
-    for key in ("dns", "pools"):
-        tree[key] = {driver["name"]: driver for driver in tree[key]}
+    for key in ("dns", "pools", "references"):
+        tree[key] = _named(tree[key])
+    for owner in (*tree["sites"].values(), *tree["services"].values()):
+        owner["checks"] = _named(owner["checks"])
+        if owner.get("data"):
+            owner["data"]["check"] = _open(owner["data"]["check"])
     return tree
+
+
+def _named(entries: list[Doc]) -> Doc:
+    """By name, and host: the checks of sites and vantages may go by their kind and port alone."""
+    return {f"{entry['name']} {entry.get('host', '')}".strip(): _open(entry) for entry in entries}
+
+
+def _open(entry: Doc) -> Doc:
+    """A driver or a check, its options readable."""
+    return entry | {"options": msgspec.json.decode(entry["options"])}
 
 
 def _walk(path: str, before: Any, after: Any) -> Iterator[Doc]:

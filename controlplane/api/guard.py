@@ -52,8 +52,17 @@ def is_loopback(host: str) -> bool:
 
 
 def _host_of(header: str) -> str:
+    """The host that is meant by a Host header, or ""."""
     try:
         return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _origin_of(header: str) -> str:
+    """The host of an Origin header (RFC 6454), or "" for what has none."""
+    try:
+        return urlsplit(header).hostname or ""
     except ValueError:
         return ""
 
@@ -68,7 +77,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             if request.content_type != "application/json":
                 raise Refusal(415, "send Content-Type: application/json")
             origin = request.headers.get("Origin")
-            if origin is not None and not is_loopback(_host_of(urlsplit(origin).netloc)):
+            if origin is not None and not is_loopback(_origin_of(origin)):
                 raise Refusal(403, "requests from other origins are refused")
         return await handler(request)
     except Refusal as refusal:

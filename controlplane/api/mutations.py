@@ -25,12 +25,13 @@ from controlplane.api.status import override_status
 from controlplane.config import check_document, read_config
 from controlplane.operator import Refused, Unknown
 from controlplane.store import OutcomeUnknown, StoreError
+from controlplane.view.evidence import running_nodes
 from policies.frame import usable
 from policies.safety import Preflight, preflight
 from policies.topology import Config, Override
 
 Doc = dict[str, Any]
-T = TypeVar("T")
+NOBODY = "?"
 
 
 class Ask(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -43,14 +44,18 @@ class Ask(Struct, forbid_unknown_fields=True, kw_only=True):
     accepts: tuple[str, ...] = ()
 
 
+A = TypeVar("A", bound=Ask)
+
+
 class AskOverride(Ask, forbid_unknown_fields=True, kw_only=True):
-    """command: drain | pin | freeze | failback. verb: in | out, for pin. for_s None: no expiry."""
+    """command: drain | pin | freeze | failback. verb: in | out, for pin. for_s None: no expiry; left out: the
+    command's own (4 h, failback 10 min)."""
 
     command: str
     verb: str = ""
     sites: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
-    for_s: float | None
+    for_s: float | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class AskApply(Ask, forbid_unknown_fields=True, kw_only=True):
@@ -63,37 +68,43 @@ class AskApply(Ask, forbid_unknown_fields=True, kw_only=True):
 
 async def post_override(request: web.Request) -> web.Response:
     api = request.app[NODE]
-    ask = await _body(request, AskOverride)
-    config = _ready(api)
-    draft = wishes.override(config, ask, api.node.wall())
-    action = f"{ask.command} {' '.join((*ask.sites, *ask.services))}".strip()
-    async with _audited(api, ask, action):
-        same = wishes.already(api.view.overrides, draft)
-        if same is not None:
-            return reply({"ok": True, "existing": _status(api, same), **_meta(api)})
+    async with _audited(api, request) as trail:
+        ask = await _body(request, AskOverride, trail)
+        words = (ask.command, *ask.sites, *([ask.verb] if ask.command == "pin" else ()), *ask.services)
+        trail.action = wishes.one_line(" ".join(words))
+        config = _ready(api)
+        draft = wishes.override(config, ask, api.node.wall())
         now, rev = api.view.overrides, _overrides_rev(api)
-        plan = await _judged(api, config, ask, now, (*now, draft))
+        same, older = wishes.already(now, draft, ask.for_s is msgspec.UNSET)
+        if same is not None:
+            trail.tell(f"in force already as {same.id}")
+            return reply({"ok": True, "existing": _status(api, same), **_meta(api)})
+        plan = await _judged(api, config, ask, now, (*(o for o in now if o not in older), draft))
+        plan |= {"for_s": draft.for_s, "ramp": _ramp(config, [draft]), "replaces": [_status(api, o) for o in older]}
         if ask.dry_run:
             return reply(plan)
-        stored = await api.node.operator.add_override(draft, rev)
-    left_s = stored.for_s
-    return reply({**plan, "override": override_status(stored, left_s), **_meta(api)}, 201)
+        ids = [o.id for o in older]
+        if ids:
+            trail.tell(f"in place of {' '.join(ids)}")
+        stored = await api.node.operator.add_override(draft, rev, ids)
+    return reply({**plan, "override": override_status(stored, stored.for_s), **_meta(api)}, 201)
 
 
 async def delete_override(request: web.Request) -> web.Response:
     """Cancel one, or several ("ov-1,ov-2"): all or none."""
     api = request.app[NODE]
-    ask = await _body(request, Ask)
-    config = _ready(api)
-    ids = tuple(dict.fromkeys(request.match_info["id"].split(",")))
-    async with _audited(api, ask, f"cancel {' '.join(ids)}"):
+    async with _audited(api, request) as trail:
+        ask = await _body(request, Ask, trail)
+        ids = tuple(dict.fromkeys(request.match_info["id"].split(",")))
+        trail.action = wishes.one_line(f"cancel {' '.join(ids)}")
+        config = _ready(api)
         there = {o.id for o in api.view.overrides}
         missing = [id_ for id_ in ids if id_ not in there]
         if missing:
             raise Refusal(404, f"no override {', '.join(missing)}: cancelled before, or at its end")
         now, rev = api.view.overrides, _overrides_rev(api)
         plan = await _judged(api, config, ask, now, tuple(o for o in now if o.id not in ids))
-        plan["ends"] = list(ids)
+        plan |= {"ends": list(ids), "ramp": _ramp(config, [o for o in now if o.id in ids])}
         if ask.dry_run:
             return reply(plan)
         await api.node.operator.cancel_overrides(ids, rev)
@@ -103,36 +114,36 @@ async def delete_override(request: web.Request) -> web.Response:
 async def post_unfreeze(request: web.Request) -> web.Response:
     """End every freeze, and the wait after the store was restored from a backup."""
     api = request.app[NODE]
-    ask = await _body(request, Ask)
-    config = _ready(api)
-    async with _audited(api, ask, "unfreeze"):
-        now = api.view.overrides
+    async with _audited(api, request) as trail:
+        ask = await _body(request, Ask, trail)
+        trail.action = "unfreeze"
+        config = _ready(api)
+        now, rev, rewound = api.view.overrides, _overrides_rev(api), api.view.rewound
         frozen = [o.id for o in now if o.verb == "freeze"]
-        if not frozen and not api.view.rewound:
-            raise Refusal(404, "nothing is frozen")
+        if not frozen and not rewound:
+            raise Refusal(404, "nothing is frozen", nothing=True)
         plan = await _judged(api, config, ask, now, tuple(o for o in now if o.id not in frozen))
-        plan["ends"] = [*frozen, *(("rewound",) if api.view.rewound else ())]
+        plan["ends"] = [*frozen, *(("rewound",) if rewound else ())]
         if ask.dry_run:
             return reply(plan)
-        ended = await api.node.operator.unfreeze()
+        ended = await api.node.operator.unfreeze(frozen, rewound, rev)
     return reply({**plan, "cancelled": list(ended), **_meta(api)})
 
 
 async def post_apply(request: web.Request) -> web.Response:
     """Validate, compare, and put a configuration in force as the next revision."""
     api = request.app[NODE]
-    ask = await _body(request, AskApply)
     view = api.view
-    if not view.current:
-        raise Refusal(503, "this node's view is not current", **_meta(api))
-    async with _audited(api, ask, f"apply {ask.file}"):
+    async with _audited(api, request) as trail:
+        ask = await _body(request, AskApply, trail)
+        trail.action = wishes.one_line(f"apply {ask.file}")
+        _current(api)
         read = await asyncio.to_thread(read_config, ask.text, ask.file)  # a large file takes seconds
         config = read.config
         if config is None:
             raise Refusal(422, f"{ask.file} has errors", check=check_document(read))
-        cluster = view.keys.prefix.strip("/").split("/")[-1]
-        if config.cluster != cluster:
-            raise Refusal(422, f"{ask.file} is for cluster {config.cluster}; this is {cluster}")
+        if config.cluster != view.keys.cluster:
+            raise Refusal(422, f"{ask.file} is for cluster {config.cluster}; this is {view.keys.cluster}")
         revision = view.config.revision if view.config else 0
         doc: Doc = {
             "ok": True,
@@ -145,26 +156,35 @@ async def post_apply(request: web.Request) -> web.Response:
             raise Refusal(409, f"revision {revision} is in force by now, not {ask.expect}", changed=True, **doc)
         if ask.dry_run or not doc["changes"]:
             return reply(doc)
-        nodes = [n for name, n in view.mirror.nodes.items() if view.age_s(view.keys.node(name)) < view.freshness_s]
-        applied = await api.node.operator.apply_config(config, nodes, revision)
+        applied = await api.node.operator.apply_config(config, running_nodes(view), revision)
     return reply({**doc, "revision": applied.config.revision, "applied": True}, 201)
 
 
 # --- what they share ------------------------------------------------------------------------------------
 
 
-async def _body(request: web.Request, type_: type[T]) -> T:
+async def _body(request: web.Request, type_: type[A], trail: Trail) -> A:
     try:
-        return msgspec.json.decode(await request.read(), type=type_)
-    except msgspec.MsgspecError as error:
+        ask = msgspec.json.decode(await request.read(), type=type_)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Refusal(400, f"the request is not understood: {error}") from None
+    trail.author, trail.detail, trail.look = wishes.one_line(ask.author), wishes.one_line(ask.reason), ask.dry_run
+    if not trail.author:
+        trail.author = NOBODY
+        raise Refusal(400, "an author is needed")
+    wishes.acceptable(ask.accepts)
+    return ask
+
+
+def _current(api: Api) -> None:
+    """Only a current view may judge what an operator wants to do."""
+    if not api.view.current:
+        raise Refusal(503, "this node's view is not current", **_meta(api))
 
 
 def _ready(api: Api) -> Config:
-    """Only a current view may judge what an operator wants to do."""
     config = configured(api.view)
-    if not api.view.current:
-        raise Refusal(503, "this node's view is not current", **_meta(api))
+    _current(api)
     return config
 
 
@@ -184,10 +204,22 @@ async def _judged(api: Api, config: Config, ask: Ask, now: Sequence[Override], c
     return doc
 
 
+def _ramp(config: Config, ended: Sequence[Override]) -> list[int] | None:
+    """The steps, percent, by which sites come back when these end; None where nothing does, or services differ."""
+    sites = {site for o in ended if o.verb == "out" for site in o.sites}
+    ramps = {
+        service.policy.failback.ramp
+        for name, service in config.services.items()
+        if sites & service.endpoints.keys() and any(not o.services or name in o.services for o in ended)
+    }
+    return list(ramps.pop()) if len(ramps) == 1 else None
+
+
 def refusal_text(found: Preflight) -> str:
     """All refusals at once, each with what would accept it."""
     lines = [
-        f"{f.guard}: {f.text}" + (f" ({f.flag})" if f.flag else " (this cannot be accepted)")
+        f"{f.guard}: {f.text}"
+        + (f" ({f.flag})" if f.flag else " (this cannot be accepted)" * (f.guard == "never_empty"))
         for f in found.findings
         if f.level == "refused"
     ]
@@ -205,35 +237,52 @@ def _status(api: Api, override: Override) -> Doc:
 def _meta(api: Api) -> Doc:
     view = api.view
     return {
-        "cluster": view.keys.prefix.strip("/").split("/")[-1],
+        "cluster": view.keys.cluster,
         "config_rev": view.config.revision if view.config else None,
         "source": source_of(view),
     }
 
 
+class Trail:
+    """What the audit trail will say of one mutation; filled in as it becomes known. look: only at the plan."""
+
+    def __init__(self, action: str) -> None:
+        self.author, self.action, self.detail, self.look = NOBODY, action, "", False
+
+    def tell(self, more: str) -> None:
+        self.detail = "; ".join(part for part in (self.detail, more) if part)
+
+
 @contextlib.asynccontextmanager
-async def _audited(api: Api, ask: Ask, action: str) -> AsyncIterator[None]:
+async def _audited(api: Api, request: web.Request) -> AsyncIterator[Trail]:
     """Every mutation goes into the audit trail, refused ones too; a look at the plan does not."""
-    author, detail = wishes.one_line(ask.author), wishes.one_line(ask.reason)
+    trail = Trail(wishes.one_line(f"{request.method} {request.path}"))
     result = "ok"
     try:
-        yield
+        yield trail
     except Refusal as refusal:
         result = "conflict" if refusal.status == 409 else "refused"
-        detail = f"{detail}: {refusal.error}"
+        trail.tell(refusal.error)
+        raise
+    except web.HTTPException as error:  # such as a body that is too large
+        result = "refused"
+        trail.tell(error.reason)
         raise
     except Refused as refused:
-        result, detail = "conflict", f"{detail}: {refused}"
+        result = "conflict"
+        trail.tell(str(refused))
         raise Refusal(409, str(refused), changed=True) from None
     except (Unknown, OutcomeUnknown) as unknown:
-        result, detail = "unknown", f"{detail}: {unknown}"
+        result = "unknown"
+        trail.tell(str(unknown))
         raise Refusal(504, str(unknown), sent=True) from None
     except StoreError as error:
-        result, detail = "refused", f"{detail}: {error}"
+        result = "refused"
+        trail.tell(str(error))
         raise Refusal(503, f"the store cannot be reached: {error}", sent=False) from None
     except BaseException:
         result = "unknown"
         raise
     finally:
-        if not ask.dry_run:
-            api.node.journal.audit(author, action, result, detail)
+        if not trail.look:
+            api.node.journal.audit(trail.author, trail.action, result, trail.detail)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from aiohttp import web
 
-from controlplane.api.picture import Memory
-from controlplane.documents import Applied, AppliedDoc, DecisionDoc, Seen
+from controlplane.api.picture import Memory, arrival_of, number_of, words_of
+from controlplane.api.propagation import Arrival, Word
+from controlplane.documents import Applied, AppliedDoc, DecisionDoc
 from controlplane.journal import Journal
 from controlplane.operator import Operator
 from controlplane.view import View
@@ -37,10 +39,13 @@ class NodeApi(Protocol):
 
 
 class Happenings:
-    """What happens, for whoever listens: decisions, and what writers and name servers report."""
+    """What happens, for whoever listens: decisions, and what writers and name servers report. The latest of it is
+    kept, for who was away for a moment."""
 
     def __init__(self, view: View, wall: Callable[[], float]) -> None:
-        self._wall = wall
+        self._view, self._wall = view, wall
+        self._latest: deque[Doc] = deque(maxlen=BACKLOG)
+        self._known: dict[str, None] = {}  # nonces of decisions, of which a new snapshot tells again
         self._queues: list[asyncio.Queue[Doc]] = []
         self._applied: dict[str, AppliedDoc] = dict(view.mirror.applied)
         view.on_decision.append(self._decided)
@@ -54,30 +59,37 @@ class Happenings:
     def unsubscribe(self, queue: asyncio.Queue[Doc]) -> None:
         self._queues.remove(queue)
 
+    def since(self, decision: int) -> list[Doc]:
+        """What happened after the decision of this number; decisions of before this API began come first."""
+        latest = list(self._latest)
+        old = [i for i, e in enumerate(latest) if e["type"] == "decision" and number_of(e["decision"]) <= decision]
+        latest = latest[old[-1] + 1 :] if old else latest
+        known = {e["decision"] for e in latest if e["type"] == "decision"}
+        docs = self._view.mirror.decisions.values()
+        early = [d for d in docs if number_of(d.id) > decision and d.id not in known]
+        return [*map(_decision, sorted(early, key=lambda d: number_of(d.id))), *latest]
+
     def _tell(self, event: Doc) -> None:
+        self._latest.append(event)
         for queue in self._queues:
             if queue.full():
                 queue.get_nowait()  # a reader that is so far behind reads the next status document
             queue.put_nowait(event)
 
     def _decided(self, doc: DecisionDoc, live: bool) -> None:
-        if not live:
+        if doc.nonce in self._known:
             return
-        self._tell(
-            {
-                "type": "decision",
-                "at": doc.at,
-                "service": doc.service,
-                "decision": doc.id,
-                "generation": doc.desired.generation,
-                "new_generation": doc.new_generation,
-                "events": list(doc.events),
-                "text": decision_text(doc),
-            }
-        )
+        if len(self._known) >= BACKLOG:
+            del self._known[next(iter(self._known))]
+        self._known[doc.nonce] = None
+        if live:
+            self._tell(_decision(doc))
+        else:
+            self._latest.append(_decision(doc))
 
     def _wrote(self, name: str, doc: AppliedDoc) -> None:
         before, self._applied[name] = self._applied.get(name), doc
+        words = words_of(self._view)
         for service, applied in sorted(doc.services.items()):
             known = before.services.get(service) if before else None
             seen = doc.seen.get(service, ())
@@ -93,9 +105,34 @@ class Happenings:
                         "generation": applied.generation,
                         "result": applied.result,
                         "seen": list(seen),
-                        "text": applied_text(doc, service, applied, seen if seen != known_seen else ()),
+                        **self._arrived(doc, service, applied, words),
                     }
                 )
+
+    def _arrived(self, doc: AppliedDoc, service: str, applied: Applied, words: tuple[Word, ...]) -> Doc:
+        """How far the present generation has come, whoever reported last."""
+        desired = self._view.desired.get(service)
+        arrived = arrival_of(self._view.config, desired, words) if desired else Arrival("propagating", (), 0.0, ())
+        generation = desired.generation if desired else applied.generation
+        unreachable = [s.server for s in arrived.servers if s.generation is None]
+        text = f"{service} gen {generation}: {arrived.agreeing}/{len(arrived.servers)} name servers agree"
+        parts = [text, *(f"{server} unreachable" for server in unreachable)]
+        if applied.result != "ok":
+            parts.append(f"{doc.driver} by {doc.writer}: {applied.result} {applied.reason}".rstrip())
+        return {"text": " · ".join(parts), "arriving": generation}
+
+
+def _decision(doc: DecisionDoc) -> Doc:
+    return {
+        "type": "decision",
+        "at": doc.at,
+        "service": doc.service,
+        "decision": doc.id,
+        "generation": doc.desired.generation,
+        "new_generation": doc.new_generation,
+        "events": list(doc.events),
+        "text": decision_text(doc),
+    }
 
 
 def decision_text(doc: DecisionDoc) -> str:
@@ -103,16 +140,6 @@ def decision_text(doc: DecisionDoc) -> str:
     said = [f"{e.site} {e.rule}: {e.reason}".strip() for e in doc.events]
     what = "; ".join(said) if said else "checkpoint"
     return f"{doc.id} {doc.service} gen {doc.desired.generation}: {what}"
-
-
-def applied_text(doc: AppliedDoc, service: str, applied: Applied, seen: tuple[Seen, ...]) -> str:
-    """ "www: gen 58 ok at embedded-site-b by site-b · 127.0.2.1:53 agrees"."""
-    text = f"{service}: gen {applied.generation} {applied.result} {applied.reason}".rstrip()
-    words = [
-        f"{s.server} " + ("agrees" if s.agrees else "unreachable" if s.generation is None else s.reason or "differs")
-        for s in seen
-    ]
-    return " · ".join([f"{text} at {doc.driver} by {doc.writer}", *words])
 
 
 def iso(wall_s: float) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from controlplane.api.propagation import Arrival, Word, arrival
+from controlplane.api.propagation import CONVERGED, Arrival, Word, arrival
 from controlplane.dns.verify import authoritative, drivers_for
+from controlplane.journal import Incident, Journal
 from controlplane.view import View
 from controlplane.view.evidence import Evidence, evidence
 from policies.frame import Frame, usable
@@ -36,6 +37,26 @@ class ServicePicture(Struct, frozen=True):
     arrival: Arrival | None
     freeze: str
     evidence: tuple[Evidence, ...]
+    age_s: float = 0.0  # since `desired` was written, as seen here
+
+
+class Failover(Struct, frozen=True):
+    """A service that left failed sites, until every old answer is over. None: not known (yet).
+
+    since_s: since the first report of a DOWN target; decide_s: in the leader, known only there. `servers` that
+    were asked, those that answered, and those of them that agree."""
+
+    service: str
+    left: tuple[str, ...]
+    since_s: float
+    worst_case_s: float | None
+    detect_s: float | None
+    decide_s: float | None
+    apply_s: float | None
+    servers_agree: int
+    servers_reachable: int
+    servers: int
+    old_ttl_left_s: float
 
 
 class Loss(Struct, frozen=True):
@@ -53,6 +74,7 @@ class Picture(Struct, frozen=True):
     cluster: str
     source: dict[str, Any]  # {node, site, age_s, current}: whose view, and how old
     config: Config | None
+    config_age_s: float  # since this node saw it
     frames: Mapping[str, Frame]
     services: dict[str, ServicePicture]  # in the order of the fold
     bounds: Mapping[str, WorstCase]
@@ -67,6 +89,8 @@ class Picture(Struct, frozen=True):
     rewound: str
     clock_suspect: bool
     unreadable: Mapping[str, str]
+    failovers: tuple[Failover, ...] = ()
+    latest: str = ""  # id of the newest decision that is known here
 
 
 def source_of(view: View) -> dict[str, Any]:
@@ -77,11 +101,11 @@ def source_of(view: View) -> dict[str, Any]:
     return {"node": me.node, "site": me.site, "age_s": age_s, "current": view.current}
 
 
-async def take_picture(view: View, memory: Memory) -> Picture:
+async def take_picture(view: View, memory: Memory, journal: Journal) -> Picture:
     """`memory`: kept between pictures of the same view."""
     loop = asyncio.get_running_loop()
     nodes = _nodes(view)
-    words = _words(view, {n["site"] for n in nodes.values() if n["fresh"]})
+    words = words_of(view)
     config = view.config
     services: dict[str, ServicePicture] = {}
     begun = loop.time()
@@ -92,24 +116,28 @@ async def take_picture(view: View, memory: Memory) -> Picture:
         if name in view.frames and config is view.config:
             services[name] = service_picture(view, name, words)
     leader, token = _leader(view)
+    bounds = memory.bounds(config)
     return Picture(
-        cluster=view.keys.prefix.strip("/").split("/")[-1],
+        cluster=view.keys.cluster,
         source=source_of(view),
         config=config,
+        config_age_s=view.age_s(view.keys.config),
         frames=view.frames,
         services=services,
-        bounds=memory.bounds(config),
+        bounds=bounds,
         loss=await asyncio.to_thread(memory.loss, config, view.frames, services),
         overrides=view.overrides,
         left_s={o.id: view.override_left_s(o.id) for o in view.overrides},
         nodes=nodes,
-        vantages=_vantages(view),
+        vantages=vantages_of(view),
         words=words,
         leader=leader,
         token=token,
         rewound=view.rewound,
         clock_suspect=view.clock_suspect,
         unreadable=dict(view.mirror.unreadable),
+        failovers=failovers(services, bounds, journal.under_way()),
+        latest=max(view.mirror.decisions, key=number_of, default=""),
     )
 
 
@@ -120,10 +148,55 @@ def service_picture(view: View, name: str, words: tuple[Word, ...]) -> ServicePi
         name=name,
         stage=stage(view.frames[name], slice_),
         desired=desired,
-        arrival=_arrival(view.config, desired, words) if desired else None,
+        arrival=arrival_of(view.config, desired, words) if desired else None,
         freeze=slice_.freeze,
         evidence=tuple(evidence(view, name)),
+        age_s=slice_.age_s,
     )
+
+
+def stuck_at(service: ServicePicture) -> list[str]:
+    """Failed sites at which a frozen service stays."""
+    if not service.freeze or service.desired is None:
+        return []
+    failed = [s for s, x in service.stage.standings.items() if x.rule == "failed"]
+    return sorted(s for s in failed if any(region.get(s) for region in service.desired.shares.values()))
+
+
+def number_of(decision: str) -> int:
+    """ "d-42" -> 42."""
+    return int(decision.removeprefix("d-"))
+
+
+def failovers(
+    services: Mapping[str, ServicePicture],
+    bounds: Mapping[str, WorstCase],
+    recent: Mapping[str, tuple[Incident, float]],
+) -> tuple[Failover, ...]:
+    """Those that go on: not yet verified, or old answers may still be kept; over when their bound is."""
+    found: list[Failover] = []
+    for name, (incident, age_s) in recent.items():
+        service, bound = services.get(name), bounds.get(name)
+        if service is None or service.arrival is None or service.arrival.state == CONVERGED:
+            continue
+        if bound is not None and age_s > bound.apply_s + bound.ttl_s:
+            continue
+        found.append(
+            Failover(
+                service=name,
+                left=incident.sites,
+                since_s=round((incident.detect_s or 0.0) + age_s, 3),
+                worst_case_s=bound.worst_case_s if bound else None,
+                detect_s=incident.detect_s,
+                decide_s=incident.decide_s,
+                apply_s=incident.apply_s,
+                servers_agree=service.arrival.agreeing,
+                servers_reachable=service.arrival.reachable,
+                servers=len(service.arrival.servers),
+                old_ttl_left_s=round(service.arrival.old_ttl_left_s, 3),
+            )
+        )
+    return tuple(found)
 
 
 class Memory:
@@ -155,12 +228,22 @@ class Memory:
         return self._loss
 
 
-def _arrival(config: Config | None, desired: Desired, words: tuple[Word, ...]) -> Arrival:
+def arrival_of(config: Config | None, desired: Desired, words: tuple[Word, ...]) -> Arrival:
     """Of the name that is desired, which may differ from the configured one for a moment."""
     if config is None or not desired.name:
         return arrival(desired, (), (), ())
     drivers = {driver.name for driver in drivers_for(config, desired.name)}
     return arrival(desired, drivers, authoritative(config, desired.name), words)
+
+
+def words_of(view: View) -> tuple[Word, ...]:
+    """What every writer says, and whether it lives: what a site wrote before it was started anew is history."""
+    nodes = view.mirror.nodes
+    live = {(d.site, d.run) for name, d in nodes.items() if view.age_s(view.keys.node(name)) < view.freshness_s}
+    return tuple(
+        Word(doc, view.age_s(view.keys.applied + name), (doc.writer, doc.run) in live)
+        for name, doc in sorted(view.mirror.applied.items())
+    )
 
 
 def _nodes(view: View) -> dict[str, dict[str, Any]]:
@@ -178,14 +261,7 @@ def _nodes(view: View) -> dict[str, dict[str, Any]]:
     return nodes
 
 
-def _words(view: View, live_sites: set[str]) -> tuple[Word, ...]:
-    return tuple(
-        Word(doc, view.age_s(view.keys.applied + name), doc.writer in live_sites)
-        for name, doc in sorted(view.mirror.applied.items())
-    )
-
-
-def _vantages(view: View) -> dict[str, str]:
+def vantages_of(view: View) -> dict[str, str]:
     """One word a site: where it has several vantages, the best."""
     view.look()
     words: dict[str, str] = {}

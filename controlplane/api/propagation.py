@@ -1,6 +1,6 @@
 """Did it arrive? What the writers and the name servers say about one service, put together. Pure.
 
-Only the words of writers whose node still beats count: a dead agent's last word is history.
+Only the words of writers count whose node still beats and that are renewed: a dead agent's last word is history.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from controlplane.agent import DOC_REFRESH_S
 from controlplane.documents import Applied, AppliedDoc, Seen
 from policies.world import Desired
 
@@ -16,16 +18,22 @@ CONVERGED = "converged"
 PROPAGATING = "propagating"
 DIVERGED = "diverged"
 
+WORD_S = 2 * DOC_REFRESH_S  # a writer that says nothing for so long is silent
+
 # Results that no further try will mend: somebody has to look.
 STUCK = ("terminal", "ahead", "manual", "foreign")
 
 
 class Word(Struct, frozen=True):
-    """One writer's applied document. `age_s`: since this node first saw it; `alive`: its node still beats."""
+    """One writer's applied document. `age_s`: since it was written last, as seen here; `beats`: its node does."""
 
     doc: AppliedDoc
     age_s: float
-    alive: bool
+    beats: bool
+
+    @property
+    def alive(self) -> bool:
+        return self.beats and self.age_s < WORD_S
 
 
 class Arrival(Struct, frozen=True):
@@ -69,14 +77,21 @@ def arrival(
 
 
 def _servers(desired: Desired, heard: Sequence[Word]) -> tuple[Seen, ...]:
-    """Two writers may have asked the same server: the higher generation is the newer answer."""
+    """Two writers may have asked the same server: the higher generation is the newer answer. An answer of an older
+    generation agreed with what was desired then, and not with what is desired now."""
     best: dict[str, Seen] = {}
     for word in heard:
         for seen in word.doc.seen.get(desired.service, ()):
             known = best.get(seen.server)
             if known is None or _rank(seen) > _rank(known):
                 best[seen.server] = seen
-    return tuple(best[server] for server in sorted(best))
+    return tuple(_as_of(best[server], desired.generation) for server in sorted(best))
+
+
+def _as_of(seen: Seen, generation: int) -> Seen:
+    if seen.generation is None or seen.generation >= generation or not seen.agrees:
+        return seen
+    return replace(seen, agrees=False, reason=f"still gen {seen.generation}")
 
 
 def _rank(seen: Seen) -> tuple[int, bool]:

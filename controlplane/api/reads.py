@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,17 +12,21 @@ from aiohttp import web
 
 from controlplane.api.guard import Refusal, reply
 from controlplane.api.node import NODE, Api
-from controlplane.api.picture import source_of, take_picture
-from controlplane.api.predict import carried_to, explanation, settle_now
+from controlplane.api.picture import number_of, source_of, take_picture, vantages_of
+from controlplane.api.predict import carried_to, explanation, next_loss, retold, settle_now
 from controlplane.api.status import override_status, status_document
 from controlplane.api.survey import verified
+from controlplane.documents import DecisionDoc
+from controlplane.store import StoreError
 from controlplane.view import View
 from controlplane.view.evidence import evidence
+from policies.frame import Frame, frames
 from policies.topology import Config
 
 Doc = dict[str, Any]
 QUIET_S = 1.0  # an event stream says at least this often how things are
 CALM_S = 0.2  # between two status documents of one stream
+STORE_S = 1.0  # patience with a read of the store
 MOST_DEMAND = 1000.0  # times today's
 
 
@@ -40,13 +45,13 @@ async def get_status(request: web.Request) -> web.Response:
 
 async def status(api: Api, only: list[str]) -> Doc:
     view = api.view
-    return status_document(await take_picture(view, api.memory), only)
+    return status_document(await take_picture(view, api.memory, api.node.journal), only)
 
 
 async def get_explain(request: web.Request) -> web.Response:
     api = request.app[NODE]
     view, service = api.view, request.match_info["service"]
-    configured(view)
+    config = configured(view)
     if service not in view.frames:
         known = ", ".join(sorted(view.frames)[:8])
         raise Refusal(404, f"no service {service!r}; there are {known}")
@@ -61,6 +66,9 @@ async def get_explain(request: web.Request) -> web.Response:
             line["age_s"] = None if seen is None or seen.age_s is None else round(seen.age_s, 3)
             line["since_s"] = None if seen is None or seen.since_s is None else round(seen.since_s, 3)
             line["warning"] = "" if seen is None else seen.warning
+    first = list(view.frames)[: list(view.frames).index(service) + 1]
+    slices = {name: view.slice(name) for name in first}
+    doc["next"] = await asyncio.to_thread(next_loss, config, slices, service)
     now = await status(api, [service])
     doc |= {
         "at": recorded.at if recorded else None,
@@ -79,10 +87,7 @@ async def get_decision(request: web.Request) -> web.Response:
     if found is None:
         latest = sorted(view.mirror.decisions, key=lambda d: (len(d), d))[-1:] or ["none"]
         raise Refusal(404, f"no decision {id_} is kept; the latest is {latest[0]}")
-    frame = view.frames.get(found.service)
-    doc: Doc = {"service": found.service, "sites": {}, "guards": [], "usable": {}}
-    if frame is not None:
-        doc = explanation(frame, found.input, found.carried)
+    doc = retold(found, await _frame_of(api, found))
     doc |= {
         "decision": found.id,
         "generation": found.desired.generation,
@@ -97,6 +102,19 @@ async def get_decision(request: web.Request) -> web.Response:
         "source": source_of(view),
     }
     return reply(doc)
+
+
+async def _frame_of(api: Api, decision: DecisionDoc) -> Frame | None:
+    """The service as the configuration had it when this was decided; None if that is not to be had any more."""
+    view, revision = api.view, decision.config_rev
+    if view.config is not None and view.config.revision == revision:
+        return view.frames.get(decision.service)
+    try:
+        async with asyncio.timeout(STORE_S):
+            config = await api.node.operator.config_of(revision)
+    except (StoreError, TimeoutError):
+        return None
+    return (await asyncio.to_thread(frames, config)).get(decision.service) if config else None
 
 
 def override_status_of(view: View, id_: str) -> Doc:
@@ -141,7 +159,9 @@ async def get_whatif(request: web.Request) -> web.Response:
     if not 0 <= factor <= MOST_DEMAND:
         raise Refusal(400, f"demand is a factor from 0 to {MOST_DEMAND:g}")
     slices = {name: view.slice(name) for name in view.frames}
-    doc = await asyncio.to_thread(settle_now, config, slices, lost, drained, factor)
+    seeing = {site for site, word in vantages_of(view).items() if word == "ok"}
+    mute = [site for site in config.sites if site not in seeing]
+    doc = await asyncio.to_thread(settle_now, config, slices, lost, drained, factor, mute)
     doc["overrides"] = [o.id for o in view.overrides]
     doc["source"] = source_of(view)
     return reply(doc)
@@ -174,13 +194,18 @@ async def get_readyz(request: web.Request) -> web.Response:
 
 async def get_events(request: web.Request) -> web.StreamResponse:
     """Server-sent events (WHATWG HTML, section 9.2): a status document when something changed and at least each
-    second (`changed`: other than in its ages), and what happens in between."""
+    second (`changed`: other than in its ages), and what happens in between. ?after=d-7: first what happened after
+    that decision, as far as it is known here (`replayed`)."""
     api = request.app[NODE]
+    after = request.query.get("after", "")
+    if after and not re.fullmatch(r"d-[0-9]{1,18}", after):
+        raise Refusal(400, "after is a decision's id, such as d-7")
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
     await response.prepare(request)
     heard = api.happenings.subscribe()
+    missed = api.happenings.since(number_of(after)) if after else []
     try:
-        async for event in _events(api, heard):
+        async for event in _events(api, heard, missed):
             await response.write(b"data: " + msgspec.json.encode(event) + b"\n\n")
     except (ConnectionResetError, ConnectionError):
         pass  # the reader went away
@@ -189,8 +214,10 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def _events(api: Api, heard: asyncio.Queue[Doc]) -> AsyncIterator[Doc]:
+async def _events(api: Api, heard: asyncio.Queue[Doc], missed: list[Doc]) -> AsyncIterator[Doc]:
     loop = asyncio.get_running_loop()
+    for event in missed:
+        yield event | {"replayed": True}
     before: bytes | None = None
     while True:
         doc = await status(api, [])

@@ -9,9 +9,13 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from controlplane.api.alarms import alarms
-from controlplane.api.picture import Picture, ServicePicture
+from controlplane.api.picture import Picture, ServicePicture, stuck_at
+from controlplane.config.scalars import seconds
+from controlplane.dns.verify import servers_of
 from policies.placing import load
+from policies.standing import Standing
 from policies.topology import Config, Override
+from policies.world import Desired
 
 Doc = dict[str, Any]
 AILING = ("failed", "unknown", "data", "held", "soak", "ramp")
@@ -27,7 +31,9 @@ def status_document(picture: Picture, only: Collection[str] = ()) -> Doc:
         "source": picture.source,
         "leader": picture.leader,
         "token": picture.token,
+        "decision": picture.latest or None,
         "summary": summary(picture, services, raised),
+        "failovers": list(picture.failovers),
         "services": {n: d for n, d in services.items() if not only or n in only},
         "sites": sites(picture),
         "nodes": picture.nodes,
@@ -80,12 +86,33 @@ def _notes(service: ServicePicture) -> list[str]:
         notes.append(f"▲ last resort: {service.desired.tier}")
     if service.desired.shortfall:
         notes.append(f"▲ shortfall {service.desired.shortfall:g}")
-    if service.desired.refused:
-        notes.append(f"waits: {service.desired.refused}")
+    notes += _waits(service, service.desired)
     for site, standing in sorted(service.stage.standings.items()):
         if standing.rule in ("soak", "ramp"):
-            notes.append(f"{site} {standing.rule}")
+            notes.append(f"{site} {coming_back(standing)}")
     return notes
+
+
+def _waits(service: ServicePicture, desired: Desired) -> list[str]:
+    """Why what would be better waits, and for how long."""
+    left_s = desired.hold_left_s - service.age_s
+    if desired.refused == "hold":
+        return [f"next move waits {seconds(max(1, round(left_s)))} (hold)"] if left_s > 0 else []
+    if desired.refused == "governor":
+        return ["waits: a voter dissents, and most of all demand would move"]
+    if desired.refused == "rewound":
+        return ["waits for failoverctl unfreeze: the store was restored"]
+    if desired.refused == "freeze" and service.freeze:
+        return [f"would leave {' '.join(stuck_at(service)) or 'where it is'}, but is frozen"]
+    return [f"waits: {desired.refused}"] if desired.refused and not service.freeze else []
+
+
+def coming_back(standing: Standing) -> str:
+    """What is left of a soak or a ramp, in a few words: its reason without the tally."""
+    said = standing.reason.split(", ", 1)[-1]
+    if standing.rule == "soak":
+        return "waits for failback" if "failback" in said else said.replace("soaking", "soak")
+    return said.replace("ramping at ", "ramp ")
 
 
 def loads(picture: Picture) -> dict[str, float]:
@@ -105,7 +132,7 @@ def sites(picture: Picture) -> dict[str, Doc]:
     """Every site of the configuration: what is seen of it, what it carries, who works there."""
     if picture.config is None:
         return {}
-    carried = loads(picture)
+    carried, answered = loads(picture), _answered(picture)
     limit = picture.config.policy.guards.max_utilisation
     result: dict[str, Doc] = {}
     for name, site in picture.config.sites.items():
@@ -117,7 +144,7 @@ def sites(picture: Picture) -> dict[str, Doc]:
             "usable": round(site.capacity * limit, 3) if serves else None,
             "capacity": site.capacity if serves else None,
             "vantage": picture.vantages.get(name, "silent"),
-            "dns": _dns(picture, picture.config, name),
+            "dns": _dns(picture, picture.config, name, answered),
             "notes": _site_notes(picture, name),
         }
     return result
@@ -131,17 +158,29 @@ def _observed(picture: Picture, site: str) -> str | None:
     return words.pop() if len(words) == 1 else "mixed"
 
 
-def _dns(picture: Picture, config: Config, site: str) -> str | None:
+def _answered(picture: Picture) -> dict[str, bool]:
+    """Name server -> did it answer for any service? Only of those that were asked."""
+    found: dict[str, bool] = {}
+    for service in picture.services.values():
+        for told in service.arrival.servers if service.arrival else ():
+            found[told.server] = found.get(told.server, False) or told.generation is not None
+    return found
+
+
+def _dns(picture: Picture, config: Config, site: str, answered: Mapping[str, bool]) -> str | None:
     """The site's own name servers: ok, or the worst that is known of them."""
-    drivers = [d.name for d in config.dns if d.site == site]
+    drivers = {d.name: d for d in config.dns if d.site == site}
     if not drivers:
         return None
-    words = [w for w in picture.words if w.doc.driver in drivers]
-    if not any(w.alive for w in words):
+    words = [w for w in picture.words if w.alive and w.doc.driver in drivers]
+    if {w.doc.driver for w in words} != set(drivers):
         return "silent"
-    if any(w.doc.unwritable for w in words if w.alive):
+    if any(w.doc.unwritable for w in words):
         return "unwritable"
-    home = [w for w in words if w.alive and w.doc.writer == site]
+    own = {server for driver in drivers.values() for server in servers_of(driver)}
+    if answered.keys() & own and not any(answered.get(server) for server in own):
+        return "unreachable"
+    home = [w for w in words if w.doc.writer == site]
     results = {a.result for w in home or words for a in w.doc.services.values()}
     for word in ("terminal", "foreign", "ahead", "manual", "transient"):
         if word in results:
@@ -154,7 +193,7 @@ def _site_notes(picture: Picture, site: str) -> list[str]:
     for override in picture.overrides:
         if site in override.sites:
             left_s = picture.left_s.get(override.id)
-            ends = "no expiry" if left_s is None else f"{_minutes(left_s)} left"
+            ends = "no expiry" if left_s is None else f"{_about(left_s)} left"
             scope = f" for {' '.join(override.services)}" if override.services else ""
             notes.append(f"◆ {override.command}{scope}, {ends}")
     down = sorted(n for n, s in picture.services.items() if site in s.stage.states and seen(s, site) == "down")
@@ -164,12 +203,9 @@ def _site_notes(picture: Picture, site: str) -> list[str]:
     return notes
 
 
-def _minutes(value_s: float) -> str:
-    whole = round(value_s)
-    if whole < 60:
-        return f"{whole}s"
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m"
+def _about(value_s: float) -> str:
+    """In whole minutes, or in seconds under one."""
+    return seconds(value_s // 60 * 60 if value_s >= 60 else round(value_s))
 
 
 def override_status(override: Override, left_s: float | None) -> Doc:
@@ -191,34 +227,42 @@ def override_status(override: Override, left_s: float | None) -> Doc:
 
 
 def summary(picture: Picture, services: Mapping[str, Doc], raised: list[Doc]) -> Doc:
-    """One word and a few facts: {state: ok | degraded | failing over | unknown, facts}."""
+    """One word and a few facts: {state: ok | degraded | failing over | frozen | unknown, facts}.
+
+    frozen: a service would leave a failed site, and may not."""
     if picture.config is None:
         return {"state": "unknown", "facts": ["no configuration is applied"]}
     facts: list[str] = []
-    failing = sorted(n for n, s in picture.services.items() if _failing_over(s))
+    frozen = [f"{n} would leave {' '.join(at)}" for n, s in picture.services.items() if (at := stuck_at(s))]
+    under_way = {f.service for f in picture.failovers}
+    failing = sorted(n for n, s in picture.services.items() if _failing_over(s) or n in under_way)
+    facts += _few(frozen, 3)
     if failing:
-        facts.append(" ".join(failing[:3]) + (f" and {len(failing) - 3} more" if len(failing) > 3 else ""))
+        facts.append(" ".join(_few(failing, 3)))
     for command in sorted({o.command for o in picture.overrides}):
         n = sum(1 for o in picture.overrides if o.command == command)
         facts.append(f"{n} {command}{'s' if n > 1 else ''}")
     ailing = sorted(
         {f"{site} {x['rule']}" for d in services.values() for site, x in d["standing"].items() if x["rule"] in AILING}
     )
-    facts += [*ailing[:4], *([f"and {len(ailing) - 4} more"] if len(ailing) > 4 else [])]
+    facts += _few(ailing, 4)
     names = [a["name"] for a in raised]
     facts += [f"{names.count(name)} {name}" if names.count(name) > 1 else name for name in sorted(set(names))]
     converged = sum(1 for d in services.values() if d["state"] == "converged")
     facts.append(f"{converged}/{len(services)} services converged")
     calm = not raised and not picture.overrides and converged == len(services)
     well = calm and all(x["rule"] == "ready" for d in services.values() for x in d["standing"].values())
-    return {"state": "failing over" if failing else "ok" if well else "degraded", "facts": facts}
+    state = "frozen" if frozen else "failing over" if failing else "ok" if well else "degraded"
+    return {"state": state, "facts": facts}
+
+
+def _few(words: list[str], most: int) -> list[str]:
+    return [*words[:most], *([f"and {len(words) - most} more"] if len(words) > most else [])]
 
 
 def _failing_over(service: ServicePicture) -> bool:
-    """A site that failed still carries traffic, or the move away from one has not arrived everywhere."""
+    """A site that failed still carries traffic, and is about to be left."""
     failed = [s for s, x in service.stage.standings.items() if x.rule == "failed"]
-    if not failed or service.desired is None:
+    if not failed or service.desired is None or service.freeze:
         return False
-    if any(region.get(site) for region in service.desired.shares.values() for site in failed):
-        return True
-    return service.arrival is not None and service.arrival.state != "converged"
+    return any(region.get(site) for region in service.desired.shares.values() for site in failed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -41,7 +42,8 @@ async def verified(
                 "servers": [],
             },
         )
-        entry["servers"].append(msgspec.to_builtins(reading) | {"agrees": None})
+        line = msgspec.to_builtins(reading) | {"agrees": None}
+        entry["servers"].append(line | {"reason": _plain(line["reason"])})
     for service, entry in result.items():
         for line in entry["servers"]:
             if line["reachable"]:
@@ -62,6 +64,12 @@ async def verified(
         "asked": len(readings),
         "services": result,
     }
+
+
+def _plain(reason: str) -> str:
+    """Without the number that only programmers know: "[Errno 111] Connection refused" -> "connection refused"."""
+    found = re.match(r"\[Errno \d+\] (.)", reason)
+    return found[1].lower() + reason[found.end() :] if found else reason
 
 
 async def _judge(

@@ -12,10 +12,13 @@ import msgspec
 
 from controlplane.api.guard import Refusal
 from controlplane.view import View
+from policies.safety import ACCEPTABLE
 from policies.topology import Config, Override
 from policies.world import Slice
 
 MOST_S = 72 * 3600.0
+HOURS_4_S = 4 * 3600.0
+DEFAULT_S = {"failback": 600.0}  # how long an override lasts unless something else is asked for; others: 4 h
 LONGEST = 500  # characters of a reason
 
 COMMANDS = {"drain": ("out", False), "freeze": ("freeze", False), "failback": ("in", False)}
@@ -32,7 +35,7 @@ class Wish(Protocol):
     services: tuple[str, ...]
     author: str
     reason: str
-    for_s: float | None
+    for_s: float | msgspec.UnsetType | None  # unset: the command's own
     accepts: tuple[str, ...]
 
 
@@ -48,9 +51,8 @@ def override(config: Config, wish: Wish, wall_s: float) -> Override:
         raise Refusal(400, f"no command {wish.command!r}; there are {', '.join((*COMMANDS, 'pin'))}")
     if bool(wish.sites) == (verb == "freeze"):
         raise Refusal(400, "freeze takes no site" if wish.sites else f"{wish.command} needs a site")
-    if not wish.author.strip():
-        raise Refusal(400, "an author is needed")
-    if wish.for_s is not None and not 0 < wish.for_s <= MOST_S:
+    for_s = DEFAULT_S.get(wish.command, HOURS_4_S) if wish.for_s is msgspec.UNSET else wish.for_s
+    if for_s is not None and not 0 < for_s <= MOST_S:
         raise Refusal(400, "an override lasts over 0 s and at most 72 h; or say --no-expiry")
     _known(config, wish)
     return Override(
@@ -64,8 +66,8 @@ def override(config: Config, wish: Wish, wall_s: float) -> Override:
         reason=one_line(wish.reason),
         created_at=datetime.fromtimestamp(wall_s, UTC).isoformat(timespec="seconds"),
         order=1 << 62,  # in a preflight: newer than any other
-        for_s=wish.for_s,
-        accepts=wish.accepts,
+        for_s=for_s,
+        accepts=tuple(sorted(set(wish.accepts))),
     )
 
 
@@ -90,18 +92,28 @@ def one_line(text: str) -> str:
     return _CONTROL.sub(" ", text).strip()[:LONGEST]
 
 
-def already(overrides: Sequence[Override], draft: Override) -> Override | None:
-    """One in force that says the same: a repeat creates no second override."""
-    for there in overrides:
-        if (there.command, there.verb, there.hard, there.sites, there.services) == (
-            draft.command,
-            draft.verb,
-            draft.hard,
-            draft.sites,
-            draft.services,
-        ):
-            return there
-    return None
+def acceptable(accepts: Sequence[str]) -> None:
+    """Raises Refusal for what is no guard that can be accepted."""
+    for guard in accepts:
+        if guard not in ACCEPTABLE:
+            why = "never_empty cannot be accepted" if guard == "never_empty" else f"{guard!r} is no guard to accept"
+            raise Refusal(400, f"{why}; there are {', '.join(ACCEPTABLE)}")
+
+
+def already(overrides: Sequence[Override], draft: Override, any_length: bool) -> tuple[Override | None, list[Override]]:
+    """(one in force that says the same: a repeat creates no second override; those whose place the draft takes).
+
+    The latter do the same but for how long, or but for the guards accepted. any_length: no duration was asked for.
+    """
+
+    def does(o: Override) -> tuple[object, ...]:
+        return (o.command, o.verb, o.hard, o.sites, o.services)
+
+    alike = [there for there in overrides if does(there) == does(draft)]
+    for there in alike:
+        if there.accepts == draft.accepts and (any_length or there.for_s == draft.for_s):
+            return there, []
+    return None, alike
 
 
 def basis(view: View, slices: Mapping[str, Slice]) -> str:

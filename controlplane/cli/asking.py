@@ -66,7 +66,7 @@ def verify(
 def _expected(run: Run, file: Path | None) -> tuple[Config, dict[str, Desired] | None, str, Doc | None]:
     """(configuration, desired, incarnation, source); the last three only with a cluster."""
     if file is not None:
-        return load_config(run, file), None, "", None
+        return load_config(file), None, "", None
     try:
         doc = fetch(run, "/v1/config")
     except Stop as stop:

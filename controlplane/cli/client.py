@@ -18,6 +18,7 @@ from controlplane.cli.discovery import DiscoveryError, find
 
 Doc = dict[str, Any]
 FRESH_S = 3.0  # an answer older than this is stale: the other endpoints are asked too
+HEDGE_S = 1.0  # without an answer for so long, the next endpoint is asked as well
 _MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 
@@ -67,10 +68,15 @@ class Client:
         self._urls = list(urls)
         self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
+        self._run: Run | None = None
+        self._reasons: dict[str, str] = {}
 
     @classmethod
     def of(cls, run: Run) -> Client:
-        return cls(endpoints(run), run.timeout_s)
+        urls = endpoints(run)
+        client = cls(sorted(urls, key=lambda url: url != run.answered), run.timeout_s)
+        client._run = run
+        return client
 
     async def __aenter__(self) -> Client:
         # No proxies from the environment: what we ask is on this machine.
@@ -88,26 +94,16 @@ class Client:
 
         Raises ApiError for a refusal, Unreachable if nobody answers.
         """
-        reasons: dict[str, str] = {}
         youngest: Doc | None = None
-        for url in list(self._urls):
-            try:
-                doc = await self._once("GET", url, path, params, None)
-            except _NoAnswer as error:
-                reasons[url] = error.why
-                continue
-            except ApiError as error:
-                if error.status < 500:
-                    raise
-                reasons[url] = str(error)
-                continue
-            if _age_s(doc) <= FRESH_S:
-                self._prefer(url)
-                return doc
-            if youngest is None or _age_s(doc) < _age_s(youngest):
-                youngest = doc
+        async with aclosing(self._answers("GET", path, params, None)) as answers:
+            async for url, doc in answers:
+                if _age_s(doc) <= FRESH_S:
+                    self._prefer(url)
+                    return doc
+                if youngest is None or _age_s(doc) < _age_s(youngest):
+                    youngest = doc
         if youngest is None:
-            raise Unreachable(reasons, sent=False)
+            raise Unreachable(self._reasons, sent=False)
         return youngest
 
     async def send(self, method: str, path: str, body: Doc, *, harmless: bool = False) -> Doc:
@@ -116,25 +112,70 @@ class Client:
 
         Raises ApiError for a refusal, Unreachable if nobody said what became of it.
         """
+        if harmless:
+            async with aclosing(self._answers(method, path, (), body)) as answers:
+                async for url, doc in answers:
+                    self._prefer(url)
+                    return doc
+            raise Unreachable(self._reasons, sent=False)
         reasons: dict[str, str] = {}
         for url in list(self._urls):
             try:
                 doc = await self._once(method, url, path, (), body)
             except _NoAnswer as error:
                 reasons[url] = error.why
-                if error.sent and not harmless:
+                if error.sent:
                     raise Unreachable(reasons, sent=True) from None
                 continue
             except ApiError as error:
                 if error.status < 500:
                     raise
                 reasons[url] = str(error)
-                if error.doc.get("sent") and not harmless:
+                if error.doc.get("sent"):
                     raise Unreachable(reasons, sent=True) from None
                 continue
             self._prefer(url)
             return doc
         raise Unreachable(reasons, sent=False)
+
+    async def _answers(
+        self, method: str, path: str, params: Sequence[tuple[str, str]], body: Doc | None
+    ) -> AsyncGenerator[tuple[str, Doc], None]:
+        """(endpoint, document) as they come, of a request that changes nothing.
+
+        The next endpoint is asked as soon as one failed, or did not answer within HEDGE_S, while the others are
+        still waited for; all within the time-out.
+        Why the others gave none stands in `_reasons`. Raises ApiError for a refusal."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._timeout_s
+        self._reasons = {}
+        waiting = list(self._urls)
+        asked: dict[asyncio.Task[Doc], str] = {}
+        try:
+            while (waiting or asked) and loop.time() < until:
+                if waiting:
+                    url = waiting.pop(0)
+                    asked[asyncio.ensure_future(self._once(method, url, path, params, body))] = url
+                left_s = until - loop.time()
+                patience_s = min(HEDGE_S, left_s) if waiting else left_s
+                done, _ = await asyncio.wait(asked, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    url = asked.pop(task)
+                    try:
+                        doc = task.result()
+                    except _NoAnswer as error:
+                        self._reasons[url] = error.why
+                    except ApiError as error:
+                        if error.status < 500:
+                            raise
+                        self._reasons[url] = str(error)
+                    else:
+                        yield url, doc
+            self._reasons |= dict.fromkeys((*asked.values(), *waiting), "time-out")
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
 
     async def events(self, path: str) -> AsyncGenerator[tuple[str, Doc], None]:
         """(endpoint, document) of a stream of server-sent events, from whoever answers first. Ends when that
@@ -179,6 +220,8 @@ class Client:
     def _prefer(self, url: str) -> None:
         self._urls.remove(url)
         self._urls.insert(0, url)
+        if self._run is not None:
+            self._run.answered = url
 
     @property
     def _http(self) -> aiohttp.ClientSession:

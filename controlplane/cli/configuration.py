@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.text import Text
 
@@ -14,11 +15,12 @@ from controlplane.cli.context import Code, Run, Stop, command
 from controlplane.cli.output import safe
 from controlplane.cli.plan import interactive
 from controlplane.cli.sending import DryRun, Reason, Yes
-from controlplane.config import check_document, human_lines, schema
+from controlplane.config import Problem, check_document, human_lines, schema
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A configuration (YAML); - for standard input.")]
 Doc = dict[str, Any]
 CHANGES_SHOWN = 60
+WIDE = 100  # characters of one value
 
 
 def register(app: typer.Typer) -> None:
@@ -106,26 +108,46 @@ def _difference(run: Run, doc: Doc) -> None:
         return
     run.people.print(Text(head, style="bold"))
     for change in doc["changes"][:CHANGES_SHOWN]:
-        line = safe(f"  {change['path']}: ")
-        before, after = _short(change["before"]), _short(change["after"])
-        if change["before"] is None:
-            line.append("+ ", style="green").append_text(safe(after))
-        elif change["after"] is None:
-            line.append("- ", style="red").append_text(safe(before))
-        else:
-            line.append_text(safe(f"{before} -> {after}"))
-        run.people.print(line)
+        run.people.print(safe(f"  {change['path']}: ").append_text(shown(change["before"], change["after"])))
         if change["after"] is None and change["path"].startswith("services.") and change["path"].count(".") == 1:
             run.people.print("    its records stay in place: remove them by hand once nobody asks", style="yellow")
     if len(doc["changes"]) > CHANGES_SHOWN:
         run.people.print(f"  ... and {len(doc['changes']) - CHANGES_SHOWN} more (--json has all)")
     for problem in doc["problems"]:
-        run.stderr.print(safe(f"{problem['file']}:{problem['line']}: {problem['severity']}: {problem['message']}"))
+        run.stderr.print(_coloured(str(msgspec.convert(problem, Problem))))
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, separators=(", ", ": "), ensure_ascii=False)
-    return text if len(text) <= 100 else text[:97] + "..."
+def shown(before: Any, after: Any) -> Text:
+    """One change on one line; None: it is not there. Of what is long only where it differs."""
+    if isinstance(before, list) and isinstance(after, list) and max(len(_json(before)), len(_json(after))) > WIDE:
+        came = [item for item in after if item not in before]
+        went = [item for item in before if item not in after]
+        if came or went:
+            parts = [shown(item, None) for item in went] + [shown(None, item) for item in came]
+            return Text(" ").join(parts[:8]).append(" ..." if len(parts) > 8 else "")
+    if before is None:
+        return Text().append("+ ", style="green").append_text(safe(_cut(_text(after), 0)))
+    if after is None:
+        return Text().append("- ", style="red").append_text(safe(_cut(_text(before), 0)))
+    old, new = _text(before), _text(after)
+    start = 0
+    if max(len(old), len(new)) > WIDE:
+        same = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
+        start = max(0, same - 20)
+    return safe(f"{_cut(old, start)} -> {_cut(new, start)}")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(", ", ": "), ensure_ascii=False)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) and value else _json(value)
+
+
+def _cut(text: str, start: int) -> str:
+    text = "..." + text[start:] if start else text
+    return text if len(text) <= WIDE else text[: WIDE - 3] + "..."
 
 
 def _confirm(run: Run, doc: Doc, yes: bool) -> None:

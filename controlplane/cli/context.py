@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
@@ -66,6 +67,7 @@ class Run:
     json: bool = False
     timeout_s: float = 5.0
     utc: bool = False
+    answered: str = ""  # the endpoint that answered last: it is asked first
     stdout: Console = field(default_factory=lambda: make_console(stderr=False))
     stderr: Console = field(default_factory=lambda: make_console(stderr=True))
 
@@ -135,12 +137,26 @@ def make_run(options: Globals) -> Run:
     for url in urls:
         if not url.startswith(("http://", "https://")):
             raise typer.BadParameter(f"--api: {url!r} is not a URL such as http://127.0.0.1:8053")
+        if why := _flaw(url):
+            raise typer.BadParameter(f"--api: {url!r}: {why}; write a URL such as http://127.0.0.1:8053")
     return Run(
         api=urls,
         json=bool(options.json),
         timeout_s=5.0 if options.timeout_s is None else options.timeout_s,
         utc=bool(options.utc),
     )
+
+
+def _flaw(url: str) -> str:
+    """Why nobody can be asked there, or ""."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        return str(error)
+    if not parts.hostname:
+        return "it names no host"
+    return "port 0 is none" if port == 0 else ""
 
 
 def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

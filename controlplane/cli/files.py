@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from controlplane.cli.context import Code, Run, Stop
+from controlplane.cli.context import Code, Stop
 from controlplane.config import Result, check_document, human_lines, read_config
 from policies.topology import Config
 
@@ -24,14 +24,12 @@ def read(file: Path) -> tuple[Result, str]:
     return read_config(raw, str(file)), raw.decode("utf-8", "replace")
 
 
-def load_config(run: Run, file: Path) -> Config:
-    """A sound configuration. Raises Stop with every problem of one that is not."""
+def load_config(file: Path) -> Config:
+    """A sound configuration (its warnings are for `check` to tell). Raises Stop with every problem of one that is
+    not."""
     result, _ = read(file)
     if result.config is None:
         raise unsound(result)
-    if not run.json:
-        for problem in result.problems:
-            run.stderr.print(str(problem), style="yellow")
     return result.config
 
 

@@ -47,7 +47,8 @@ def failoverctl(
     """Keep services reachable when a site dies: see, steer and check a failover cluster.
 
     Global options may stand before or after the command. Exit codes: 0 ok; 1 refused or failed; 2 usage;
-    3 not converged in time (in force, still going on); 4 outcome unknown, or nobody to ask.
+    3 not converged in time (in force, still going on); 4 outcome unknown, or nobody to ask; 130 Ctrl-C at a prompt
+    (nothing was changed).
 
     \b
     Example:

@@ -27,10 +27,12 @@ def plan(doc: Doc) -> Iterator[RenderableType]:
         sign, style = _LEVEL[finding["level"]]
         line = lead(f" {sign} {finding['guard']}", style).append(f"  {finding['text']}")
         if finding["level"] == "refused":
-            line.append(f"  to accept it: {finding['flag']}" if finding["flag"] else "  this cannot be accepted")
+            line.append(_how(finding))
         yield line
     if found["ineffective"]:
         yield Text(f" {WARN} outranked from then on: {' '.join(found['ineffective'])}", style="yellow")
+    if any(finding["guard"] == "never_empty" and finding["level"] == "refused" for finding in found["findings"]):
+        return  # what would be served then is no plan
     if not found["plan"]:
         yield lead("PLAN  ").append("no traffic moves now")
         return
@@ -42,13 +44,19 @@ def plan(doc: Doc) -> Iterator[RenderableType]:
     yield table(("", "", "", "", ""), rows)
 
 
+def _how(finding: Doc) -> str:
+    if finding["flag"]:
+        return f"  to accept it: {finding['flag']}"
+    return "; this cannot be accepted" if finding["guard"] == "never_empty" else ""
+
+
 def refusals(doc: Doc) -> str:
     """All of them at once, each with the exact flag; "" if there are none."""
     lines = []
     for finding in doc["preflight"]["findings"]:
         if finding["level"] == "refused":
-            how = f"add {finding['flag']}" if finding["flag"] else "this cannot be accepted"
-            lines.append(f"{finding['guard']}: {finding['text']}; {how}")
+            how = f"; add {finding['flag']}" if finding["flag"] else _how(finding)
+            lines.append(f"{finding['guard']}: {finding['text']}{how}")
     return "\n".join(lines)
 
 

@@ -50,7 +50,7 @@ def whatif(
     lost, drained = list(lose or ()), list(drain or ())
     factor = demand_factor(demand) if demand is not None else 1.0
     if file is not None:
-        config = load_config(run, file)
+        config = load_config(file)
         for site in (*lost, *drained):
             if site not in config.sites:
                 raise Stop(Code.USAGE, f"{file} has no site {site!r}; there are {', '.join(config.sites)}")
@@ -97,7 +97,10 @@ def prediction(doc: Doc) -> Iterator[RenderableType]:
     if doc["store"] is not None:
         yield from _agreement("STORE", doc["store"])
     for name, service in doc["services"].items():
-        yield lead("TIME     ").append(f"{name} {arithmetic(service['timing'])}")
+        line = lead("TIME     ")
+        if not all(left is None or left["left"] >= left["needed"] for left in (doc["voters"], doc["store"])):
+            line.append(f"{WARN} holds only once it can fail over again: ", style="yellow")
+        yield line.append(f"{name} {arithmetic(service['timing'])}")
     if doc["then"] is not None:
         then = doc["then"]
         total = f"shortfall {number(then['shortfall'])}" if then["shortfall"] else "all fits"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -16,6 +16,7 @@ from controlplane.cli.output import clock, now, safe, seconds
 LOOK_S = 0.25
 
 Doc = dict[str, Any]
+UNKNOWN_END: Doc = {"took_s": None, "services": None, "servers": None}  # where nobody waited for it
 
 
 class Change(Struct, frozen=True):
@@ -34,10 +35,13 @@ class Change(Struct, frozen=True):
     empties: bool = False  # when done, the sites carry nothing
 
 
-def wait(run: Run, change: Change, patience_s: float) -> Doc:
-    """Until every service concerned is decided and verified. Raises Stop (3, or 4 with nobody to ask)."""
+def wait(run: Run, change: Change, patience_s: float, say: Callable[[], None]) -> Doc:
+    """Until every service concerned is decided and verified. Raises Stop (3, or 4 with nobody to ask).
+
+    say: what is to be told first; from then on Ctrl-C is known to come after the commit.
+    """
     try:
-        return run.wait(_wait(run, change, patience_s))
+        return run.wait(_wait(run, change, patience_s, say))
     except KeyboardInterrupt:
         raise Stop(Code.NOT_CONVERGED, f"Interrupted; it goes on. {standing(change)}", **_ids(change)) from None
 
@@ -48,8 +52,9 @@ def standing(change: Change) -> str:
     return f"In force {change.in_force}. Watch: failoverctl status --watch.{undo}"
 
 
-async def _wait(run: Run, change: Change, patience_s: float) -> Doc:
+async def _wait(run: Run, change: Change, patience_s: float, say: Callable[[], None]) -> Doc:
     loop = asyncio.get_running_loop()
+    say()
     begun = loop.time()
     said: set[str] = set()
     missing: list[str] = ["nobody has answered since"]

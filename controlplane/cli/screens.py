@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from controlplane.cli.output import BAD, WARN, clock, lead, number, safe, seconds, table
+from controlplane.cli.output import BAD, OK, WARN, clock, lead, number, safe, seconds, table
 
 Doc = Mapping[str, Any]
 
@@ -25,6 +25,7 @@ _ROLES = {"active": 0, "backup": 1, "witness": 2}
 _STATE = {"converged": "green", "propagating": "yellow", "diverged": "red"}
 _HEADLINE = {"ok": ("●", "OK", "green"), "degraded": (WARN, "DEGRADED", "yellow")}
 _HEADLINE["failing over"] = (BAD, "FAILING OVER", "red")
+_HEADLINE["frozen"] = (BAD, "FROZEN", "red")
 
 
 def status(doc: Doc, utc: bool, only: str = "") -> Iterator[RenderableType]:
@@ -33,6 +34,8 @@ def status(doc: Doc, utc: bool, only: str = "") -> Iterator[RenderableType]:
     lost = age_s is None or age_s >= LOST_S
     yield header(doc)
     yield headline(doc, lost)
+    if not lost:
+        yield from phases(doc)
     sites = {s: d for s, d in doc["sites"].items() if not only or s == only or _at(doc, only, s)}
     sites = dict(sorted(sites.items(), key=lambda item: _ROLES.get(item[1]["role"], 9)))
     if sites:
@@ -63,7 +66,37 @@ def headline(doc: Doc, lost: bool = False) -> Text:
     if lost:
         return Text("? what follows is old; nobody knows how things are now", style="bright_black")
     sign, word, colour = _HEADLINE.get(summary["state"], ("?", summary["state"].upper(), "bright_black"))
-    return lead(f"{sign} {word}", colour).append("  " + " · ".join(summary["facts"]))
+    facts = list(summary["facts"])
+    if summary["state"] == "failing over":
+        moving = [_going(failover) for failover in doc.get("failovers", ())[:3]]
+        facts = [*moving, *facts[1:]] if moving else facts
+    return lead(f"{sign} {word}", colour).append("  " + " · ".join(facts))
+
+
+def _going(failover: Doc) -> str:
+    """ "www left site-a; 8.1s of at most 32.4s"."""
+    text = f"{failover['service']} left {' '.join(failover['left'])}; {seconds(failover['since_s'])}"
+    bound_s = failover["worst_case_s"]
+    return text if bound_s is None else f"{text} of at most {bound_s:.1f}s"
+
+
+def phases(doc: Doc) -> Iterator[Text]:
+    """ "detect 5.1 ✔  decide 0.0 ✔  apply 0.2 ✔  verify 2/3  old TTL 17s left", of each failover that goes on."""
+    for failover in doc.get("failovers", ())[:3]:
+        line = Text("  ")
+        if len(doc["failovers"]) > 1:
+            line.append(f"{failover['service']}  ")
+        agree, reachable = failover["servers_agree"], failover["servers_reachable"]
+        done = 0 < reachable == agree
+        for phase in ("detect", "decide", "apply"):
+            took_s = failover[f"{phase}_s"]
+            if phase == "apply" and not done:
+                line.append("apply …  ")
+            elif took_s is not None:
+                line.append(f"{phase} {took_s:.1f} {OK}  ")
+        line.append(f"verify {agree}/{failover['servers']}{f' {OK}' if done else ''}")
+        left_s = failover["old_ttl_left_s"]
+        yield line.append(f"  old TTL {seconds(left_s)} left" if left_s else "")
 
 
 def _sites(sites: Mapping[str, Doc], lost: bool) -> RenderableType:
@@ -120,12 +153,21 @@ def override_table(overrides: list[Doc], utc: bool) -> RenderableType:
     rows = []
     for o in overrides:
         left = "no expiry" if o["left_s"] is None else f"{seconds(o['left_s'])} left"
-        way = f" {o['verb']}" if o["command"] == "pin" else ""
-        what = f"{o['command']} {' '.join(o['sites'])}".strip() + way
+        what, said = does(o), o["author"] + quoted(o["reason"])
         scope = " ".join(o["services"]) or "all services"
-        said = f'{o["author"]} "{o["reason"]}"'
         rows.append(tuple(safe(cell) for cell in (o["id"], what, scope, said, clock(o["created_at"], utc), left)))
     return table(("OVERRIDE", "DOES", "FOR", "BY", "SINCE", "ENDS"), rows)
+
+
+def does(override: Doc) -> str:
+    """ "pin site-b out"."""
+    way = f" {override['verb']}" if override["command"] == "pin" else ""
+    return f"{override['command']} {' '.join(override['sites'])}".strip() + way
+
+
+def quoted(reason: str) -> str:
+    """What was said, if anything was."""
+    return f' "{reason}"' if reason else ""
 
 
 def verdict(word: str | None, lost: bool = False) -> Text:

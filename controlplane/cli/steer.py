@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.text import Text
 
@@ -20,9 +21,6 @@ Doc = dict[str, Any]
 Site = Annotated[str, typer.Argument(metavar="SITE", help="A site's name.")]
 For = Annotated[str | None, typer.Option("--for", metavar="DURATION", help="Until it ends by itself; at most 72h.")]
 NoExpiry = Annotated[bool, typer.Option("--no-expiry", help="It never ends by itself.")]
-
-DEFAULT_S = 4 * 3600.0
-FAILBACK_S = 600.0
 
 
 class Way(StrEnum):
@@ -64,7 +62,8 @@ def drain(
     """Take a site out of service, gently.
 
     Preflight, plan, confirmation, progress, verified end. The site keeps its last resort: where nothing else
-    is left, it still serves. By default it ends after 4h; the site then comes back by its ramp. DRAINED means
+    is left, it still serves. By default it ends after 4h (said again with another --for, it takes the place of
+    the first); the site then comes back by its ramp. DRAINED means
     that all reachable name servers agree and old TTLs are over.
 
     \b
@@ -72,7 +71,7 @@ def drain(
       failoverctl drain site-b --for 2h --reason "switch firmware"
     """
     how = _how(reason, yes, dry_run, no_wait, accept, patience, needs_reason="drain")
-    ask = deeds.wish("drain", how, (site,), service, _for_s(for_, no_expiry, DEFAULT_S))
+    ask = deeds.wish("drain", how, (site,), service, _for_s(for_, no_expiry))
     undo = f"failoverctl undrain {site}" + deeds.flags(service)
     deeds.carry_out(run, ask, how, f"drain {site}", "DRAINED", undo, empties=True)
 
@@ -100,11 +99,13 @@ def undrain(
     there = fetch(run, "/v1/overrides")["overrides"]
     mine = [o for o in there if o["command"] == "drain" and site in o["sites"] and deeds.same(o, service)]
     if not mine:
-        raise Stop(Code.REFUSED, f"{site} is not drained{deeds.flags(service)}. See failoverctl overrides.")
+        deeds.nothing(run, f"{site} is not drained{deeds.flags(service)}")
+        return
     others = sorted({s for o in mine for s in o["sites"]} - {site})
     if others:
         run.stderr.print(f"This also ends the drain of {', '.join(others)}.", style="yellow")
-    deeds.cancel(run, mine, how, f"undrain {site}", "UNDRAINED")
+    undo = f"failoverctl drain {site}{deeds.flags(service)} --reason TEXT"
+    deeds.cancel(run, mine, how, f"undrain {site}", "UNDRAINED", undo)
 
 
 def pin(
@@ -131,7 +132,7 @@ def pin(
       failoverctl pin site-b out --service www --for 1h --reason "bad build"
     """
     how = _how(reason, yes, dry_run, no_wait, accept, patience, needs_reason="pin")
-    ask = deeds.wish("pin", how, (site,), service, _for_s(for_, no_expiry, DEFAULT_S)) | {"verb": way.value}
+    ask = deeds.wish("pin", how, (site,), service, _for_s(for_, no_expiry)) | {"verb": way.value}
     what = f"pin {site} {way.value}"
     done = f"PINNED {way.value.upper()}"
     deeds.carry_out(run, ask, how, what, done, "failoverctl overrides cancel {id}", empties=way is Way.OUT)
@@ -158,7 +159,7 @@ def freeze(
       failoverctl freeze --for 30m --reason "network maintenance: expect false alarms"
     """
     how = _how(reason, yes, dry_run, no_wait, None, patience, needs_reason="freeze")
-    ask = deeds.wish("freeze", how, (), service, _for_s(for_, no_expiry, DEFAULT_S))
+    ask = deeds.wish("freeze", how, (), service, _for_s(for_, no_expiry))
     what = "freeze " + (" ".join(service) if service else "all services")
     deeds.carry_out(run, ask, how, what, "FROZEN", "failoverctl unfreeze")
 
@@ -181,7 +182,12 @@ def unfreeze(
       failoverctl unfreeze
     """
     how = _how(reason, yes, dry_run, no_wait, accept, patience)
-    deeds.finish(run, "POST", "/v1/unfreeze", (), how, "unfreeze", "UNFROZEN")
+    try:
+        deeds.finish(run, "POST", "/v1/unfreeze", (), how, "unfreeze", "UNFROZEN")
+    except Stop as stop:
+        if not stop.detail.get("nothing"):
+            raise
+        deeds.nothing(run, stop.message)
 
 
 def failback(
@@ -204,8 +210,8 @@ def failback(
       failoverctl failback site-a
     """
     how = _how(reason, yes, dry_run, no_wait, accept, patience)
-    ask = deeds.wish("failback", how, (site,), service, FAILBACK_S)
-    deeds.carry_out(run, ask, how, f"failback {site}", "RELEASED", "failoverctl drain " + site)
+    ask = deeds.wish("failback", how, (site,), service, msgspec.UNSET)
+    deeds.carry_out(run, ask, how, f"failback {site}", "RELEASED", "failoverctl overrides cancel {id}")
 
 
 def overrides(
@@ -241,7 +247,7 @@ def overrides(
     there = {o["id"]: o for o in fetch(run, "/v1/overrides")["overrides"]}
     missing = [id_ for id_ in ids if id_ not in there]
     if missing:
-        raise Stop(Code.USAGE, f"No override {', '.join(missing)}: cancelled before, or at its end.")
+        raise Stop(Code.REFUSED, f"No override {', '.join(missing)}: cancelled before, or at its end.")
     deeds.cancel(run, [there[id_] for id_ in ids], how, f"cancel {' '.join(ids)}", "CANCELLED")
 
 
@@ -277,12 +283,15 @@ def _how(
     return deeds.How(reason, yes, dry_run, no_wait, tuple(accept or ()), parse_duration(patience))
 
 
-def _for_s(text: str | None, no_expiry: bool, default_s: float) -> float | None:
+def _for_s(text: str | None, no_expiry: bool) -> float | msgspec.UnsetType | None:
+    """Unset: not said."""
     if text is not None and no_expiry:
         raise Stop(Code.USAGE, "--for and --no-expiry exclude each other")
     if no_expiry:
         return None
-    value_s = default_s if text is None else parse_duration(text)
+    if text is None:
+        return msgspec.UNSET
+    value_s = parse_duration(text)
     if not 0 < value_s <= 72 * 3600:
         raise Stop(Code.USAGE, "--for: over 0 and at most 72h; or --no-expiry")
     return value_s

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import aclosing, suppress
+from datetime import datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -18,7 +19,8 @@ from controlplane.cli.output import clock, json_line, now, safe, seconds
 
 AGAIN_S = 0.5  # between two rounds over the endpoints
 REDRAW_S = 0.25
-EVENTS_SHOWN = 12
+EVENTS_SHOWN = 8  # of each kind
+EVENTS_KNOWN = 1000  # by which what is told again is recognised
 
 Doc = dict[str, Any]
 
@@ -30,6 +32,7 @@ class Watch:
         self._run = run
         self.live = run.stdout.is_terminal and not run.json
         self._only = only
+        self._began = now()
         self._doc: Doc | None = None
         self._age_s = 0.0  # of the view, when it was last heard of
         self._heard_at = 0.0
@@ -37,13 +40,16 @@ class Watch:
         self._trying = ""
         self._said = "live"  # what a pipe was told: live | stale | lost
         self._events: deque[Doc] = deque(maxlen=EVENTS_SHOWN)
+        self._arrivals: dict[tuple[str, int], Doc] = {}  # service and generation -> the last word on it
+        self._known: deque[tuple[Any, ...]] = deque(maxlen=EVENTS_KNOWN)
+        self._last: int | None = None  # number of the last decision that was told
 
     async def follow(self) -> None:
         """Listen until cancelled, to whichever endpoint speaks. Raises Stop (4) if nobody ever did."""
         loop = asyncio.get_running_loop()
         urls = endpoints(self._run)
         while True:
-            async with Client(urls, self._run.timeout_s) as client, aclosing(client.events("/v1/events")) as stream:
+            async with Client(urls, self._run.timeout_s) as client, aclosing(client.events(self._path())) as stream:
                 try:
                     async for url, event in stream:
                         self._via, self._heard_at = url, loop.time()
@@ -69,10 +75,44 @@ class Watch:
             self._age_s = float(source.get("age_s") or 0.0)
         if kind == "status":
             self._doc = event
-        else:
-            self._events.append(event)
+            latest = event.get("decision")
+            number = int(latest.removeprefix("d-")) if latest else 0
+            # A store that was rewound, or founded anew, numbers from further down.
+            self._last = number if self._last is None else min(self._last, number)
+        elif not self._news(event):
+            return
         if (kind != "status" or event.get("changed")) and not self.live:
             self._line(event)
+
+    def _path(self) -> str:
+        """Whoever is asked next tells what was missed in between."""
+        return "/v1/events" if self._last is None else f"/v1/events?after=d-{self._last}"
+
+    def _news(self, event: Doc) -> bool:
+        """Keep something that happened; False if it was told before, by another endpoint."""
+        mark = (event.get("decision"), event.get("driver"), event.get("writer"), event["text"])
+        if event.get("replayed") and (mark in self._known or self._before(event)):
+            return False
+        self._known.append(mark)
+        if event.get("type") == "decision":
+            number = int(event["decision"].removeprefix("d-"))
+            self._last = max(self._last or 0, number)
+        if event.get("type") == "applied":
+            key = (event["service"], event["arriving"])
+            self._arrivals.pop(key, None)
+            self._arrivals[key] = event
+            while len(self._arrivals) > EVENTS_SHOWN:
+                del self._arrivals[next(iter(self._arrivals))]
+        else:
+            self._events.append(event)
+        return True
+
+    def _before(self, event: Doc) -> bool:
+        """How far an earlier decision had come before anybody watched is no news."""
+        try:
+            return event.get("type") == "applied" and datetime.fromisoformat(event["at"]) < self._began
+        except ValueError:
+            return False
 
     def silent_s(self) -> float:
         """How old what we show is."""
@@ -99,7 +139,8 @@ class Watch:
         doc = {**self._doc, "source": {**self._doc["source"], "age_s": age_s}}
         head, *body = screens.status(doc, self._run.utc, self._only)
         lines: list[RenderableType] = [self._banner(age_s), head, *body]
-        lines += [Text(f"{clock(e.get('at'), self._run.utc)} ").append_text(safe(e["text"])) for e in self._events]
+        shown = [*self._events, *self._arrivals.values()]  # decisions first, then how far they have come
+        lines += [Text(f"{clock(e.get('at'), self._run.utc)} ").append_text(safe(e["text"])) for e in shown]
         return Group(*lines)
 
     def _banner(self, age_s: float) -> Text:

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from controlplane.cli.output import OK, WARN, clock, lead, number, safe, seconds, table
-from controlplane.cli.screens import shares, verdict
+from controlplane.cli.screens import does, quoted, shares, verdict
 
 Doc = Mapping[str, Any]
 
@@ -18,17 +18,17 @@ def explanation(doc: Doc, utc: bool) -> Iterator[RenderableType]:
     yield _head(doc, utc)
     rows = []
     for site, why in doc["sites"].items():
-        carries = f"carries {number(why['load'])} of {number(doc['usable'].get(site))}"
+        carries = "" if why["load"] is None else f"carries {number(why['load'])} of {number(doc['usable'].get(site))}"
         seen = verdict(why["verdict"]).append(f" {why['tally']}")
-        rows.append((Text(site), Text(why["rule"], style="bold"), seen, safe(f"{why['reason']} · {carries}")))
+        reason = " · ".join(part for part in (why["reason"], carries) if part)
+        rows.append((Text(site), Text(why["rule"], style="bold"), seen, safe(reason)))
     yield table(("SITE", "RULE", "VERDICT", "WHY"), rows)
     yield from _regions(doc)
     yield from _evidence(doc)
-    guards = lead("GUARDS   ")
-    for guard in doc["guards"]:
-        sign, style = (OK, "green") if guard["ok"] else (WARN, "yellow")
-        guards.append(f"{sign} {guard['name']}", style=style).append(f" {guard['text']}   ")
-    yield guards
+    if doc["guards"]:
+        yield _guards(doc)
+    if doc.get("note"):
+        yield lead("NOTE     ", "yellow").append_text(safe(doc["note"]))
     for waiting in doc["refused"]:
         yield lead("WAITS    ").append_text(safe(waiting))
     for event in doc["events"]:
@@ -39,9 +39,27 @@ def explanation(doc: Doc, utc: bool) -> Iterator[RenderableType]:
             yield lead("OVERRIDE ").append_text(safe(f"{override['id']} (over by now)"))
             continue
         left = "no expiry" if override["left_s"] is None else f"{seconds(override['left_s'])} left"
-        what = f"{override['command']} {' '.join(override['sites'])}".strip()
-        said = f'{override["id"]} {what} by {override["author"]}: "{override["reason"]}", {left}'
+        who = override["author"] + quoted(override["reason"])
+        said = f"{override['id']} {does(override)} by {who}, {left}"
         yield lead("OVERRIDE ").append_text(safe(said))
+    if doc.get("next"):
+        yield lead("NEXT     ").append_text(safe(_next(doc["next"])))
+
+
+def _next(then: Doc) -> str:
+    """ "if site-a fails: site-c 180, shortfall 520"."""
+    parts = [f"{site} {number(amount)}" for site, amount in then["loads"].items()]
+    parts += [f"shortfall {number(then['shortfall'])}"] if then["shortfall"] else []
+    parts += [f"last resort: {then['tier']}"] if then["tier"] else []
+    return f"if {then['lost']} fails: {', '.join(parts)}"
+
+
+def _guards(doc: Doc) -> Text:
+    guards = lead("GUARDS   ")
+    for guard in doc["guards"]:
+        sign, style = (OK, "green") if guard["ok"] else (WARN, "yellow")
+        guards.append(f"{sign} {guard['name']}", style=style).append(f" {guard['text']}   ")
+    return guards
 
 
 def _head(doc: Doc, utc: bool) -> Text:

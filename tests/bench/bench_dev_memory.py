@@ -1,6 +1,6 @@
 """Resident memory of `failoverctl dev` (four sites in one process), beside a Python that has only imported aiohttp.
 
-    python tests/bench/bench_dev_memory.py
+python tests/bench/bench_dev_memory.py
 """
 
 from __future__ import annotations

@@ -203,12 +203,15 @@ class World:
         return step
 
     def _same_again(self, frame: Frame, carried: Carried, step: Step) -> None:
-        """Idempotent: the same world again changes nothing. Without a hold time, a few more optional moves may
-        follow at once (what a held or ramping site may keep is its rounded share), but not for ever."""
-        for last in (False,) * 9 + (True,) if frame.spec.policy.hold_s == 0 else (True,):
+        """Idempotent: the same world again changes nothing. (Where nothing has room, or there is no hold time, a
+        few optional moves may follow: what a ramping site carries is what it may keep. They end.)"""
+        desired = self.desired[frame.service]
+        waits = desired.refused == "rewound"  # a forced move may do what the refused one would have done
+        more = 10 if desired.shortfall or waits or frame.spec.policy.hold_s == 0 else 0
+        for left in range(more, -1, -1):
             carried = replace(carried, moved=step.carried.moved)
             step = decide_service(frame, self.slice(frame), carried)
-            if step.desired is None or last:
+            if step.desired is None or not left:
                 break
             assert all(not event.forced for event in step.events)
             self.desired[frame.service] = step.desired

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from controlplane.api.app import ListenError, serve
 from controlplane.api.guard import is_loopback
@@ -101,6 +102,8 @@ def test_whatif_and_verify_and_health(cluster: Cluster) -> None:
     assert ask(cluster, "GET", "/v1/whatif?demand=much")[0] == 400
     code, doc = ask(cluster, "GET", "/v1/verify?service=www")
     assert code == 200 and doc["ok"] is True and doc["reachable"] == len(ADDRESSES)
+    doc = ask(cluster, "GET", "/v1/explain/www")[1]
+    assert doc["next"] == {"lost": "site-a", "loads": {"site-b": 700}, "shortfall": 0, "tier": ""}
     assert ask(cluster, "GET", "/healthz") == (200, {"ok": True})
     assert ask(cluster, "GET", "/readyz")[0] == 200
     code, doc = ask(cluster, "GET", "/v1/config")
@@ -117,6 +120,29 @@ def test_events_begin_with_the_status(cluster: Cluster) -> None:
     assert second["source"]["node"] == "site-a"
 
 
+def events_after(cluster: Cluster, after: str) -> list[Doc]:
+    """What a stream begins with, up to the first status document."""
+    found: list[Doc] = []
+    with urllib.request.urlopen(f"{cluster.urls[0]}/v1/events?after={after}", timeout=10) as stream:
+        while not found or found[-1]["type"] != "status":
+            line = stream.readline()
+            if line.strip():
+                found.append(json.loads(line.removeprefix(b"data: ")))
+    return found
+
+
+def test_what_was_missed_can_be_asked_for(cluster: Cluster) -> None:
+    *missed, status = events_after(cluster, "d-0")
+    decisions = [e for e in missed if e["type"] == "decision"]
+    assert decisions[0]["decision"] == "d-1" and decisions[-1]["decision"] == status["decision"]
+    assert all(e["replayed"] for e in missed)
+    applied = [e for e in missed if e["type"] == "applied"]
+    assert applied[-1]["text"].endswith(": 3/3 name servers agree") and applied[-1]["arriving"] > 0
+    *missed, _ = events_after(cluster, status["decision"])
+    assert not [e for e in missed if e["type"] == "decision"]
+    assert ask(cluster, "GET", "/v1/events?after=yesterday")[0] == 400
+
+
 # --- the door ---------------------------------------------------------------------------------------------
 
 
@@ -130,7 +156,8 @@ def test_mutations_have_to_be_json_from_here(cluster: Cluster) -> None:
     body = json.dumps(DRAIN).encode()
     for kind in ("text/plain", "application/x-www-form-urlencoded"):
         assert ask(cluster, "POST", "/v1/overrides", body, {"Content-Type": kind})[0] == 415
-    assert ask(cluster, "POST", "/v1/overrides", body, {"Origin": "https://evil.example.org"})[0] == 403
+    for origin in ("https://evil.example.org", "http://[", "http://[::1", "null", ""):
+        assert ask(cluster, "POST", "/v1/overrides", body, {"Origin": origin})[0] == 403
     assert in_force(cluster) == []
 
 
@@ -138,6 +165,7 @@ def test_what_is_not_understood_is_refused(cluster: Cluster) -> None:
     for body in (b"{", b"[]", b'{"author": 1}', json.dumps(DRAIN | {"sitez": []}).encode()):
         code, doc = ask(cluster, "POST", "/v1/overrides", body)
         assert code == 400 and "not understood" in doc["error"]
+        assert audits(cluster)[-1] == ("?", "POST /v1/overrides", "refused")
     assert ask(cluster, "POST", "/v1/overrides", b" " * (5 * 1024 * 1024))[0] == 413
 
 
@@ -152,11 +180,33 @@ def test_what_is_not_understood_is_refused(cluster: Cluster) -> None:
         ({"command": "pin"}, 400, "in or out"),
         ({"for_s": 300_000}, 400, "72 h"),
         ({"author": " "}, 400, "author"),
+        ({"accepts": ["luck"]}, 400, "there are min_sites, capacity, data"),
+        ({"accepts": ["capacity", "never_empty"]}, 400, "cannot be accepted"),
     ],
 )
 def test_wishes_that_make_no_sense(cluster: Cluster, change: Doc, code: int, says: str) -> None:
+    before = len(audits(cluster))
     found, doc = ask(cluster, "POST", "/v1/overrides", DRAIN | change)
     assert found == code and says in doc["error"]
+    assert len(audits(cluster)) == before + 1 and audits(cluster)[-1][2] == "refused"
+    ask(cluster, "POST", "/v1/overrides", DRAIN | change | {"dry_run": True})
+    assert len(audits(cluster)) == before + 1, "a look at the plan is no mutation"
+
+
+def test_a_view_that_is_not_current_judges_nothing_and_that_is_audited(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(cluster.nodes["site-a"].view), "current", property(lambda view: False))
+    for method, path, body in (
+        ("POST", "/v1/overrides", DRAIN),
+        ("POST", "/v1/apply", {"author": "ana", "text": cluster.text}),
+        ("POST", "/v1/unfreeze", {"author": "ana"}),
+        ("DELETE", "/v1/overrides/ov-1", {"author": "ana"}),
+    ):
+        before = len(audits(cluster))
+        code, doc = ask(cluster, method, path, body)
+        assert code == 503 and "not current" in doc["error"]
+        assert len(audits(cluster)) == before + 1 and audits(cluster)[-1][0::2] == ("ana", "refused")
 
 
 def test_only_loopback_is_listened_on() -> None:
@@ -206,7 +256,7 @@ def test_a_guard_refuses_all_at_once_unless_it_is_named(cluster: Cluster) -> Non
     assert audits(cluster)[-1] == ("ana", "drain site-a site-b", "refused")
     code, doc = ask(cluster, "POST", "/v1/overrides", wish | {"accepts": ["capacity"], "dry_run": True})
     assert code == 200 and not doc["preflight"]["refused"]
-    everything = DRAIN | {"sites": ["site-a", "site-b", "site-c"], "accepts": ["capacity", "min_sites", "never_empty"]}
+    everything = DRAIN | {"sites": ["site-a", "site-b", "site-c"], "accepts": ["capacity", "min_sites"]}
     code, doc = ask(cluster, "POST", "/v1/overrides", everything)
     assert code == 422 and "cannot be accepted" in doc["error"]
     assert in_force(cluster) == []
@@ -233,6 +283,28 @@ def test_an_override_from_plan_to_end(cluster: Cluster) -> None:
     assert audits(cluster)[-1] == ("bea", f"cancel {id_}", "ok")
     cluster.until(lambda: in_force(cluster) == [])
     assert ask(cluster, "DELETE", f"/v1/overrides/{id_}", {"author": "bea"})[0] == 404
+
+
+def test_another_duration_or_another_accepted_guard_replaces_it(cluster: Cluster) -> None:
+    code, doc = ask(cluster, "POST", "/v1/overrides", DRAIN)
+    first = doc["override"]["id"]
+    cluster.until(lambda: in_force(cluster) == [first])
+    unsaid = {k: v for k, v in DRAIN.items() if k != "for_s"}
+    code, doc = ask(cluster, "POST", "/v1/overrides", unsaid)
+    assert code == 200 and doc["existing"]["id"] == first, "no duration was asked for"
+    code, doc = ask(cluster, "POST", "/v1/overrides", DRAIN | {"for_s": 60, "dry_run": True})
+    assert code == 200 and [o["id"] for o in doc["replaces"]] == [first] and doc["for_s"] == 60
+    code, doc = ask(cluster, "POST", "/v1/overrides", DRAIN | {"for_s": 60, "basis": doc["basis"]})
+    second = doc["override"]["id"]
+    assert code == 201 and [o["id"] for o in doc["replaces"]] == [first]
+    cluster.until(lambda: in_force(cluster) == [second])
+    assert cluster.nodes["site-a"].journal.audits[-1].detail == f"switch firmware; in place of {first}"
+    code, doc = ask(cluster, "POST", "/v1/overrides", unsaid | {"accepts": ["capacity"]})
+    third = doc["override"]["id"]
+    assert code == 201 and doc["override"]["left_s"] == 4 * 3600 and doc["override"]["accepts"] == ["capacity"]
+    cluster.until(lambda: in_force(cluster) == [third])
+    ask(cluster, "DELETE", f"/v1/overrides/{third}", {"author": "ana"})
+    cluster.until(lambda: in_force(cluster) == [])
 
 
 def test_freeze_and_unfreeze(cluster: Cluster) -> None:
@@ -270,6 +342,29 @@ def test_apply(cluster: Cluster) -> None:
     cluster.until(lambda: ask(cluster, "GET", "/v1/status")[1]["config_rev"] == 3)
 
 
+def test_an_old_decision_is_explained_by_its_own_configuration(cluster: Cluster) -> None:
+    decision = ask(cluster, "GET", "/v1/explain/www")[1]["decision"]
+    before = ask(cluster, "GET", f"/v1/decisions/{decision}")[1]
+    assert before["sites"]["site-a"]["load"] == 400 and before["shortfall"] == 0 and before["tier"] == ""
+    revision = ask(cluster, "GET", "/v1/status")[1]["config_rev"]
+    checks = "checks: [{tcp: {port: 8080}}, {tcp: {port: 8081}}]"
+    other: Doc = {"author": "ana", "text": cluster.text.replace("checks: [{tcp: {port: 8080}}]", checks)}
+    assert ask(cluster, "POST", "/v1/apply", other)[0] == 201
+    cluster.until(lambda: ask(cluster, "GET", "/v1/status")[1]["config_rev"] == revision + 1)
+    code, doc = ask(cluster, "GET", f"/v1/decisions/{decision}")
+    assert code == 200 and doc["sites"] == before["sites"] and doc["guards"] == before["guards"]
+    view = cluster.nodes["site-a"].view
+    recorded = view.mirror.decisions[decision]
+    view.mirror.decisions[decision] = replace(recorded, config_rev=777)
+    code, doc = ask(cluster, "GET", f"/v1/decisions/{decision}")
+    view.mirror.decisions[decision] = recorded
+    assert code == 200 and "777" in doc["note"] and doc["shares"] == before["shares"] and doc["guards"] == []
+    assert doc["sites"]["site-a"]["rule"] == before["sites"]["site-a"]["rule"]
+    assert doc["sites"]["site-a"]["load"] is None and doc["sites"]["site-a"]["evidence"] == []
+    ask(cluster, "POST", "/v1/apply", {"author": "ana", "text": cluster.text})
+    cluster.until(lambda: ask(cluster, "GET", "/v1/status")[1]["config_rev"] == revision + 2)
+
+
 def test_a_site_that_fails_is_shown_and_alarmed(cluster: Cluster) -> None:
     cluster.down.add("site-a")
 
@@ -284,8 +379,11 @@ def test_a_site_that_fails_is_shown_and_alarmed(cluster: Cluster) -> None:
     assert doc["summary"]["state"] == "degraded" and "site-a failed" in doc["summary"]["facts"]
     alarms = {a["name"]: a for a in doc["alarms"]}
     assert "site-b" in alarms["n_plus"]["remedy"] and alarms["n_plus"]["subject"] == "acme"
-    why = ask(cluster, "GET", "/v1/explain/www")[1]["sites"]["site-a"]
+    doc = ask(cluster, "GET", "/v1/explain/www")[1]
+    why = doc["sites"]["site-a"]
     assert why["rule"] == "failed"
+    recorded = ask(cluster, "GET", f"/v1/decisions/{doc['decision']}")[1]
+    assert recorded["sites"]["site-a"]["load"] == 0 and recorded["sites"]["site-b"]["load"] == 700
     assert {e["reason"] for e in why["evidence"] if e["votes"]} == {"timeout connect"}
     cluster.down.clear()
     cluster.until(lambda: ask(cluster, "GET", "/v1/status")[1]["summary"]["state"] == "ok")

@@ -47,6 +47,11 @@ def test_one_server_is_late() -> None:
     assert (found.agreeing, found.reachable) == (1, 2)
 
 
+def test_who_agreed_with_what_was_desired_before_does_not_agree_now() -> None:
+    found = arrival(DESIRED, DRIVERS, (A, B), [word(Seen(A, 57, True), seen(B, 58))])
+    assert found.agreeing == 1 and found.servers[0].reason == "still gen 57"
+
+
 def test_an_unreachable_server_holds_nothing_up_but_all_of_them_do() -> None:
     assert state(word(seen(A, 58), seen(B, None, "timeout"))) == CONVERGED
     assert state(word(seen(A, None), seen(B, None))) == PROPAGATING
@@ -73,6 +78,14 @@ def test_two_askers_of_one_server_the_newer_answer_counts() -> None:
 
 def test_the_last_word_of_a_dead_writer_is_history() -> None:
     assert state(word(seen(A, 58), seen(B, 58), alive=False)) == PROPAGATING
+
+
+def test_words_that_are_not_renewed_are_history_too() -> None:
+    """Its node beats, and yet nobody has heard of its name servers for two refreshes."""
+    looks = (seen(A, 58), seen(B, 58))
+    assert state(word(*looks, age_s=19)) == CONVERGED
+    found = arrival(DESIRED, DRIVERS, (A, B), [word(*looks, age_s=21)])
+    assert found.state == PROPAGATING and found.servers == () and found.why
 
 
 def test_edited_by_hand() -> None:

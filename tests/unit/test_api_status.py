@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from controlplane.api.changes import differences
-from controlplane.api.picture import Memory, Picture, ServicePicture
+from controlplane.api.picture import Failover, Loss, Memory, Picture, ServicePicture, failovers
 from controlplane.api.propagation import Arrival, Word
 from controlplane.api.status import status_document
+from controlplane.cli.configuration import shown
 from controlplane.cli.output import make_console
 from controlplane.cli.screens import status as screen
-from controlplane.documents import AppliedDoc
+from controlplane.documents import AppliedDoc, Seen
+from controlplane.journal import Incident
 from controlplane.view.evidence import Evidence
 from policies.frame import frames
 from policies.stage import stage
 from policies.timing import worst_cases
-from policies.topology import Config
+from policies.topology import Check, Config, DnsDriver
 from probes.target import Health
-from tests.unit.policy_world import World, one_service
+from tests.unit.policy_world import World, one_service, with_failback
 
 CONVERGED = Arrival("converged", (), 0.0, ())
+LEFT = Failover("www", ("a",), 8.1, 32.4, 5.1, 0.0, 0.2, 1, 2, 3, 17.0)
 
 
 def photograph(world: World, arrival: Arrival = CONVERGED, **more: Any) -> Picture:
@@ -39,6 +43,7 @@ def photograph(world: World, arrival: Arrival = CONVERGED, **more: Any) -> Pictu
         cluster="test",
         source={"node": "w", "site": "w", "age_s": 0.2, "current": True},
         config=config,
+        config_age_s=60.0,
         frames=there,
         services=services,
         bounds=worst_cases(config),
@@ -100,13 +105,78 @@ def test_failing_over_until_it_has_arrived() -> None:
     world.dark("a")
     assert document(photograph(world))["summary"]["state"] == "failing over"
     world.decide()
-    on_the_way = photograph(world, Arrival("propagating", (), 17.0, ("old TTL 17s left",)))
+    on_the_way = photograph(world, Arrival("propagating", (), 17.0, ("old TTL 17s left",)), failovers=(LEFT,))
     doc = document(on_the_way)
     assert doc["summary"]["state"] == "failing over" and doc["services"]["www"]["notes"] == ["old TTL 17s left"]
+    text = drawn(doc)
+    assert "✖ FAILING OVER  www left a; 8.1s of at most 32.4s" in text
+    assert "  detect 5.1 ✔  decide 0.0 ✔  apply …  verify 1/3  old TTL 17s left" in text
+    verified = replace(LEFT, servers_agree=2, decide_s=None, old_ttl_left_s=0.0)
+    assert "  detect 5.1 ✔  apply 0.2 ✔  verify 2/3 ✔\n" in drawn(document(photograph(world, failovers=(verified,))))
     doc = document(photograph(world))
     assert doc["summary"]["state"] == "degraded" and "a failed" in doc["summary"]["facts"]
     assert doc["services"]["www"]["verdicts"]["a"] == "down"
     assert {a["subject"] for a in doc["alarms"] if a["name"] == "vantage_silent"} == {"a"}
+
+
+def test_a_failover_goes_on_until_it_arrived_or_its_bound_is_over() -> None:
+    world = served()
+    world.dark("a")
+    world.decide()
+    on_the_way = Arrival("propagating", (Seen("ns1", 2, True), Seen("ns2", None, False)), 3.0, ("old TTL 3s left",))
+    incident = Incident("inc-2", "www", ("a",), "d-2", 2, "at", (), detect_s=5.0, decide_s=0.01, apply_s=0.2)
+
+    def going(arrival: Arrival, age_s: float) -> list[Failover]:
+        picture = photograph(world, arrival)
+        return list(failovers(picture.services, picture.bounds, {"www": (incident, age_s)}))
+
+    (found,) = going(on_the_way, 1.0)
+    assert (found.since_s, found.servers_agree, found.servers_reachable, found.servers) == (6.0, 1, 1, 2)
+    assert going(CONVERGED, 1.0) == [] == going(on_the_way, 60.0), "a server that comes back later is no failover"
+    world.heal("a")
+    assert document(photograph(world, on_the_way))["summary"]["state"] == "degraded"
+
+
+def test_frozen_on_a_failed_site() -> None:
+    world = served()
+    world.freeze()
+    world.decide()
+    world.dark("a")
+    world.decide()
+    picture = photograph(world)
+    doc = document(picture)
+    assert doc["summary"]["state"] == "frozen" and doc["summary"]["facts"][0] == "www would leave a"
+    assert "✖ FROZEN  www would leave a" in drawn(doc)
+    alarm = next(a for a in doc["alarms"] if a["name"] == "frozen_on_failed")
+    assert alarm["subject"] == "www@a" and "failoverctl unfreeze" in alarm["remedy"]
+    assert "would leave a, but is frozen" in doc["services"]["www"]["notes"]
+
+
+def notes_of(world: World, **more: Any) -> list[str]:
+    picture = photograph(world)
+    www = replace(picture.services["www"], **more)
+    found: list[str] = document(replace(picture, services={"www": www}))["services"]["www"]["notes"]
+    return found
+
+
+def test_notes_say_how_long_a_site_still_waits() -> None:
+    world = World(one_service(policy=with_failback(mode="manual", soak_s=30.0, step_s=20.0)))
+    world.decide()
+    world.dark("a")
+    world.run(5)
+    world.heal("a")
+    world.run(10)
+    assert notes_of(world) == ["a soak, 20s left"]
+    world.run(25)
+    assert notes_of(world) == ["a waits for failback"]
+    world.override("in", "a")
+    world.decide()
+    assert notes_of(world)[-1] == "a ramp 10%, next step in 20s"
+    www = photograph(world).services["www"].desired
+    assert www is not None
+    held = replace(www, refused="hold", hold_left_s=60.0)
+    assert notes_of(world, desired=held, age_s=20.0)[0] == "next move waits 40s (hold)"
+    assert not [n for n in notes_of(world, desired=held, age_s=61.0) if "hold" in n], "it is over"
 
 
 def test_a_drain_is_a_note_and_both_states_are_shown() -> None:
@@ -129,6 +199,12 @@ def test_a_lost_spare_is_an_alarm() -> None:
     assert "losing a too would drop 600 of 600 (100%)" in alarm["remedy"]
 
 
+def test_a_spare_of_nothing_is_an_alarm_in_words_that_make_sense() -> None:
+    lost = Loss(1, (), 600.0, 600.0)
+    alarm = next(a for a in document(photograph(served(), loss=lost))["alarms"] if a["name"] == "n_plus")
+    assert alarm["remedy"].startswith("no site is left to lose; 600 of 600 (100%) has no room")
+
+
 def test_the_alarms_of_the_cluster() -> None:
     picture = photograph(
         served(),
@@ -143,6 +219,62 @@ def test_the_alarms_of_the_cluster() -> None:
     expected = "no_leader view_stale rewound clock_suspect unreadable vantage_blind vantage_silent unwritable"
     assert names(picture) == set(expected.split())
     assert all(a["remedy"] for a in document(picture)["alarms"])
+
+
+def driver(site: str, *deputies: str) -> DnsDriver:
+    listen = {"a": "127.0.4.1:53", "b": "127.0.5.1:53"}[site]
+    options = json.dumps({"listen": [listen]})
+    return DnsDriver("embedded", f"dns-{site}", site, ("org",), (site, *deputies), 2.0, "freeze", (), options)
+
+
+def told(site: str, writer: str, age_s: float, *looks: Seen) -> Word:
+    return Word(AppliedDoc(site, f"dns-{site}", writer, "r", 1, {}, {"www": looks}, {}), age_s, True)
+
+
+def with_drivers(*drivers: DnsDriver, words: tuple[Word, ...], lives: str = "ab", age_s: float = 60.0) -> Picture:
+    """A picture of a cluster with these drivers. lives: sites whose node beats; age_s: of the configuration."""
+    picture = photograph(served())
+    assert picture.config is not None
+    nodes = {s: {"site": s, "fresh": s in lives, "unreadable": "", "roles": ["vantage", "agent"]} for s in "ab"}
+    return replace(picture, config=replace(picture.config, dns=drivers), nodes=nodes, words=words, config_age_s=age_s)
+
+
+def silent(picture: Picture) -> list[str]:
+    return [a["subject"] for a in document(picture)["alarms"] if a["name"] == "driver_silent"]
+
+
+def test_a_driver_that_no_living_node_speaks_of_is_an_alarm() -> None:
+    a, b = driver("a"), driver("b")
+    fresh, old = told("a", "a", 3.0), told("b", "b", 21.0)
+    assert silent(with_drivers(a, b, words=(fresh, old))) == ["dns-b"]
+    assert silent(with_drivers(a, b, words=(fresh,))) == ["dns-b"], "it never spoke"
+    assert silent(with_drivers(a, b, words=(fresh,), age_s=5.0)) == [], "its node is only just told of it"
+    assert silent(with_drivers(a, b, words=(fresh, old), lives="a")) == [], "its site is dead, which is said elsewhere"
+    assert document(with_drivers(a, b, words=(fresh, old)))["summary"]["state"] == "degraded"
+
+
+def test_a_deputy_speaks_for_a_dead_home_and_for_no_other() -> None:
+    shared = driver("a", "b")
+    assert silent(with_drivers(shared, words=(told("a", "b", 3.0),))) == ["dns-a"]
+    assert silent(with_drivers(shared, words=(told("a", "b", 3.0),), lives="b")) == []
+    assert silent(with_drivers(shared, words=(), lives="b")) == ["dns-a"]
+
+
+def test_the_dns_column_is_not_green_without_data() -> None:
+    a = driver("a")
+    more = replace(a, name="dns-more")
+
+    def column(picture: Picture) -> Any:
+        return document(picture)["sites"]["a"]["dns"]
+
+    assert column(with_drivers(a, words=(told("a", "a", 3.0),))) == "ok"
+    assert column(with_drivers(a, words=(told("a", "a", 21.0),))) == "silent"
+    assert column(with_drivers(a, more, words=(told("a", "a", 3.0),))) == "silent", "one of its two"
+    picture = with_drivers(a, words=(told("a", "a", 3.0),))
+    for generation, says in ((None, "unreachable"), (1, "ok")):
+        arrived = Arrival("converged", (Seen("127.0.4.1:53", generation, False),), 0.0, ())
+        www = replace(picture.services["www"], arrival=arrived)
+        assert column(replace(picture, services={"www": www})) == says
 
 
 def test_last_resort_and_shortfall() -> None:
@@ -226,3 +358,28 @@ def test_differences() -> None:
     removed = changed(config, replace(config, services={}))
     assert list(removed) == ["services.www"] and removed["services.www"][1] is None
     assert "cluster" in changed(None, config)
+
+
+def test_differences_name_checks_and_decode_options() -> None:
+    config = one_service()
+    www = config.services["www"]
+    check = www.checks[0]
+    more = Check("tcp", "tcp:9", '{"port":9}', check.probe)
+    longer = replace(config, services={"www": replace(www, checks=(more, *www.checks))})
+    assert changed(config, longer) == {
+        "services.www.checks.tcp:9": (None, {**msgspec.to_builtins(more), "options": {"port": 9}})
+    }
+    other = replace(longer, services={"www": replace(www, checks=(replace(more, options='{"port":10}'), *www.checks))})
+    assert changed(longer, other) == {"services.www.checks.tcp:9.options.port": (9, 10)}
+    before, after = (replace(config, dns=(replace(driver("a"), options=o),)) for o in ('{"ecs":true}', '{"ecs":false}'))
+    assert changed(before, after) == {"dns.dns-a.options.ecs": (True, False)}
+
+
+def test_a_long_list_shows_what_came_and_what_went() -> None:
+    zones = [f"zone-{n}.example.org" for n in range(40)]
+    text = shown(zones, [*zones[1:], "new.example.org"]).plain
+    assert text == "- zone-0.example.org + new.example.org"
+    assert shown([10, 50, 100], [10, 100]).plain == "[10, 50, 100] -> [10, 100]"
+    before, after = shown("x" * 200 + "old", "x" * 200 + "new").plain.split(" -> ")
+    assert before != after and len(before) <= 100
+    assert shown(None, 5).plain == "+ 5" and shown(5, None).plain == "- 5"

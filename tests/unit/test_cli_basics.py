@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -12,13 +13,17 @@ from typing import Any
 
 import pytest
 import typer
+from aiohttp import web
 from typer.testing import CliRunner
 
+from controlplane.api.listen import serve
 from controlplane.cli import discovery
+from controlplane.cli.client import Client, Unreachable
 from controlplane.cli.durations import parse_duration
 from controlplane.cli.main import app
 from controlplane.cli.output import clock, number, safe, seconds
 from controlplane.cli.predict import demand_factor
+from tests.support import run as run_async
 from tests.unit.api_cluster import TEXT
 
 LOOKING = ("status", "explain", "verify", "whatif", "check", "schema")
@@ -294,3 +299,51 @@ def test_several_clusters_are_named() -> None:
     assert "--api http://127.0.0.1:1/other" in result.stderr
     for announcement in both:
         announcement.remove()
+
+
+def test_only_check_tells_the_warnings_of_a_file(good: Path) -> None:
+    good.write_text(good.read_text().replace("store: {members: [site-a, site-b, cloud]}\n", ""))
+    assert "warning: store.members" in cli("check", str(good)).stdout
+    assert cli("whatif", "-f", str(good)).stderr == ""
+    assert "warning" not in cli("verify", "-f", str(good)).output
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:notaport", "http://:80", "http://[::1", "http://h:70000", "http://h:0"]
+)
+def test_an_api_that_cannot_be_one_is_a_usage_error(url: str) -> None:
+    result = cli("status", "--api", url)
+    assert result.exit_code == 2 and "write a URL such as" in result.stderr and repr(url) in result.stderr
+
+
+def test_help_names_every_exit_code() -> None:
+    assert "130" in cli("--help").stdout
+
+
+def test_a_hung_endpoint_costs_a_second_and_all_of_them_the_time_out_once() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        answered, held = web.Application(), list[asyncio.StreamWriter]()
+
+        async def late(request: web.Request) -> web.Response:
+            return web.json_response({"source": {"age_s": 0.1}, "node": "b"})
+
+        answered.router.add_route("*", "/v1/x", late)
+        live = await serve(answered, "127.0.0.1", 0)
+        hung = [await asyncio.start_server(lambda _, writer: held.append(writer), "127.0.0.1", 0) for _ in range(3)]
+        urls = [f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}" for server in hung]
+        begun = loop.time()
+        async with Client([urls[0], live.url], 30.0) as client:
+            assert (await client.get("/v1/x"))["node"] == "b"
+            assert (await client.send("POST", "/v1/x", {}, harmless=True))["node"] == "b"
+        assert loop.time() - begun < 15, "it did not wait for the first"
+        async with Client(urls, 0.2) as client:
+            with pytest.raises(Unreachable) as failure:
+                await client.get("/v1/x")
+        assert str(failure.value).count("time-out") == 3 and not failure.value.sent
+        for closing in (*held, *hung):
+            closing.close()
+            await closing.wait_closed()
+        await live.aclose()
+
+    run_async(main())

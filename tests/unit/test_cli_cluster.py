@@ -79,6 +79,7 @@ def test_explain(cluster: Cluster) -> None:
     result = cli(cluster, "explain", "www", "--utc")
     assert result.exit_code == 0
     assert "ready" in result.stdout and "no vote, own site" in result.stdout and "GUARDS" in result.stdout
+    assert "NEXT     if site-a fails: site-b 700" in result.stdout
     decision = doc_of(cli(cluster, "explain", "www", "--json"))["decision"]
     assert cli(cluster, "explain", decision).stdout.startswith(f"www  {decision} ")
     assert cli(cluster, "explain", "nope").exit_code == 2
@@ -87,6 +88,8 @@ def test_explain(cluster: Cluster) -> None:
 def test_whatif_and_verify(cluster: Cluster, world: tuple[Cluster, Path]) -> None:
     result = cli(cluster, "whatif", "--lose", "site-a")
     assert result.exit_code == 0 and "site-b (was site-a)" in result.stdout and "changes nothing" in result.stdout
+    result = cli(cluster, "whatif", "--lose", "site-a", "--lose", "site-b", "--lose", "site-c")
+    assert "TIME     ▲ holds only once it can fail over again: www " in result.stdout
     result = cli(cluster, "verify")
     assert result.exit_code == 0 and "AGREED: 3 of 3 answered" in result.stdout
     result = cli(cluster, "verify", "www", "-f", str(world[1]), "--json")
@@ -101,7 +104,7 @@ def test_drain_and_undrain(cluster: Cluster) -> None:
         assert word in result.stdout
     assert "site-b -> site-a" in result.stdout and "eu-west" not in result.stdout, "a plan shows only what changes"
     assert "DRAINED in" in result.stdout and "verified: 3/3 name servers" in result.stdout
-    assert "drain" in cli(cluster, "status").stdout and 'switch firmware' in cli(cluster, "overrides").stdout
+    assert "drain" in cli(cluster, "status").stdout and "switch firmware" in cli(cluster, "overrides").stdout
     again = cli(cluster, "drain", "site-b", "--reason", "again", "--yes")
     assert again.exit_code == 0 and "In force already as ov-" in again.stdout and "committed" not in again.stdout
     assert len(doc_of(cli(cluster, "overrides", "--json"))["overrides"]) == 1
@@ -110,7 +113,60 @@ def test_drain_and_undrain(cluster: Cluster) -> None:
     assert doc_of(result)["removed"] and doc_of(result)["servers"] == {"agree": 3, "of": 3, "unreachable": 0}
     assert "UNDRAINED" in result.stderr
     result = cli(cluster, "undrain", "site-b", "--yes")
-    assert result.exit_code == 1 and "is not drained" in result.stderr
+    assert result.exit_code == 0 and result.stdout == "site-b is not drained; nothing to do\n"
+
+
+def test_all_mutations_say_their_end_in_one_shape(cluster: Cluster) -> None:
+    shapes = [
+        doc_of(cli(cluster, *args, "--yes", "--json"))
+        for args in (
+            ("drain", "site-b", "--reason", "r", "--no-wait"),
+            ("drain", "site-b", "--reason", "r", "--no-wait"),
+            ("drain", "site-b", "--reason", "r"),
+            ("undrain", "site-b", "--no-wait"),
+            ("undrain", "site-b"),
+            ("unfreeze",),
+        )
+    ]
+    assert {tuple(sorted(shape)) for shape in shapes} == {
+        ("added", "ok", "override", "removed", "servers", "services", "took_s")
+    }
+    assert shapes[0]["override"]["id"] == shapes[1]["override"]["id"] == shapes[2]["override"]["id"]
+    assert shapes[0]["took_s"] is None and shapes[2]["took_s"] is not None and shapes[4]["added"] == []
+
+
+def test_undo_and_what_follows_are_said(cluster: Cluster) -> None:
+    assert "then ramp 100" in cli(cluster, "drain", "site-b", "--reason", "r", "--yes", "--no-wait").stdout
+    result = cli(cluster, "undrain", "site-b", "--yes", "--no-wait")
+    assert "UNDO  failoverctl drain site-b --reason TEXT    then ramp 100" in result.stdout
+    result = cli(cluster, "pin", "site-b", "out", "--reason", "r", "--yes", "--no-wait")
+    (pin,) = doc_of(cli(cluster, "overrides", "--json"))["overrides"]
+    assert "its id comes with the commit" in result.stdout
+    assert f"UNDO  failoverctl overrides cancel {pin['id']}\n" in result.stdout
+    result = cli(cluster, "pin", "site-b", "in", "--reason", "r", "--yes")
+    assert result.exit_code == 1 and f"ineffective: {pin['id']} (pin out site-b by " in result.stderr
+    assert f"cancel it first: failoverctl overrides cancel {pin['id']}" in result.stderr
+    assert "cannot be accepted" not in result.output
+
+
+def test_what_cannot_be_is_no_plan(cluster: Cluster) -> None:
+    for site in ("site-a", "site-b"):
+        assert cli(cluster, "drain", site, "--reason", "r", "--yes", "--no-wait", "--accept", "capacity").exit_code == 0
+    result = cli(cluster, "drain", "site-c", "--reason", "r", "--yes", "--accept", "capacity", "--accept", "min_sites")
+    assert result.exit_code == 1 and "only last resorts would be left" in result.stderr
+    assert "PLAN" not in result.stdout and "cannot be accepted" in result.stderr
+
+
+def test_another_duration_takes_the_place_of_the_first(cluster: Cluster) -> None:
+    assert cli(cluster, "drain", "site-b", "--reason", "r", "--for", "10m", "--yes", "--no-wait").exit_code == 0
+    (first,) = doc_of(cli(cluster, "overrides", "--json"))["overrides"]
+    again = cli(cluster, "drain", "site-b", "--reason", "r", "--yes", "--no-wait")
+    assert again.exit_code == 0 and f"In force already as {first['id']}" in again.stdout
+    longer = cli(cluster, "drain", "site-b", "--reason", "r", "--for", "8h", "--yes")
+    assert longer.exit_code == 0, longer.output
+    assert f"REPLACES  {first['id']} drain site-b by" in longer.stdout and "in 8h" in longer.stdout
+    (now,) = doc_of(cli(cluster, "overrides", "--json"))["overrides"]
+    assert now["id"] != first["id"] and now["left_s"] > 7 * 3600
 
 
 def test_a_dry_run(cluster: Cluster) -> None:
@@ -137,9 +193,7 @@ def test_without_somebody_to_confirm(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize(("typed", "code"), [("site-b", 0), ("y", 1), ("", 1)])
-def test_a_lost_spare_has_to_be_typed(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, typed: str, code: int
-) -> None:
+def test_a_lost_spare_has_to_be_typed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, typed: str, code: int) -> None:
     monkeypatch.setattr(plan, "interactive", lambda: True)
     result = cli(cluster, "drain", "site-b", "--reason", "r", "--no-wait", stdin=typed + "\n")
     assert result.exit_code == code
@@ -177,9 +231,11 @@ def test_pin_freeze_failback_overrides(cluster: Cluster) -> None:
     assert result.exit_code == 0 and "FROZEN in" in result.stdout and "never by itself" in result.stdout
     result = cli(cluster, "unfreeze", "--yes")
     assert result.exit_code == 0 and "UNFROZEN in" in result.stdout, result.output
+    result = cli(cluster, "unfreeze", "--yes")
+    assert result.exit_code == 0 and "nothing is frozen; nothing to do" in result.stdout, result.output
     result = cli(cluster, "failback", "site-c", "--yes")
-    assert result.exit_code == 0 and "RELEASED in" in result.stdout, result.output
-    assert cli(cluster, "overrides", "cancel", "ov-999", "--yes").exit_code == 2
+    assert result.exit_code == 1 and "site-c does not wait: ready" in result.stderr, result.output
+    assert cli(cluster, "overrides", "cancel", "ov-999", "--yes").exit_code == 1
 
 
 def test_apply(cluster: Cluster, world: tuple[Cluster, Path], tmp_path: Path) -> None:
@@ -190,6 +246,12 @@ def test_apply(cluster: Cluster, world: tuple[Cluster, Path], tmp_path: Path) ->
     result = cli(cluster, "apply", str(file), "--dry-run")
     assert result.exit_code == 0 and "sites.site-c.capacity: 200.0 -> 250.0" in result.stdout
     assert cli(cluster, "apply", str(file)).exit_code == 2
+    risky = tmp_path / "risky.yaml"
+    risky.write_text(cluster.text.replace("store: {members: [site-a, site-b, cloud]}\n", ""))
+    lines = [
+        line for line in cli(cluster, "check", str(risky)).stdout.splitlines() if ": warning: store.members" in line
+    ]
+    assert lines and all(line in cli(cluster, "apply", str(risky), "--dry-run").stderr for line in lines)
     result = cli(cluster, "apply", str(file), "--yes", "--json")
     assert result.exit_code == 0 and doc_of(result)["revision"] == 2
     cluster.until(lambda: doc_of(cli(cluster, "status", "--json"))["config_rev"] == 2)

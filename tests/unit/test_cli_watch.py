@@ -36,6 +36,65 @@ def document(node: str, age_s: float) -> dict[str, Any]:
     }
 
 
+def decision(n: int, **more: Any) -> dict[str, Any]:
+    return {"type": "decision", "at": "", "decision": f"d-{n}", "text": f"d-{n} www gen {n}: moved", **more}
+
+
+def arrival(agree: int, **more: Any) -> dict[str, Any]:
+    text = f"www gen 2: {agree}/3 name servers agree"
+    return {
+        "type": "applied",
+        "at": "",
+        "service": "www",
+        "arriving": 2,
+        "driver": "d",
+        "writer": "w",
+        "text": text,
+    } | more
+
+
+def test_what_was_missed_is_asked_for_and_told_once() -> None:
+    async def main() -> tuple[list[str], str]:
+        run, out = pipe(DEAD)
+        view = Watch(run, "")
+        paths = [view._path()]
+        view.take(document("a", 0.1) | {"decision": "d-3"})
+        view.take(decision(4))
+        view.take(arrival(1))
+        paths.append(view._path())
+        view.take(arrival(1, replayed=True))
+        view.take(arrival(3, replayed=True, at="2020-01-01T00:00:00.000Z"))
+        view.take(decision(4, replayed=True))
+        view.take(decision(5, replayed=True))
+        view.take(document("b", 0.1) | {"decision": "d-5"})
+        paths.append(view._path())
+        view.take(document("b", 0.1) | {"decision": "d-2"})
+        paths.append(view._path())
+        return paths, out.getvalue()
+
+    paths, text = run_async(main())
+    assert paths == ["/v1/events", "/v1/events?after=d-4", "/v1/events?after=d-5", "/v1/events?after=d-2"]
+    told = [json.loads(line) for line in text.splitlines()]
+    assert [e["text"] for e in told if e["type"] == "decision"] == [decision(4)["text"], decision(5)["text"]]
+    assert len([e for e in told if e["type"] == "applied"]) == 1
+
+
+def test_one_line_for_each_generation_and_decisions_first() -> None:
+    async def main() -> str:
+        run, out = pipe(DEAD)
+        view = Watch(run, "")
+        view.live = True
+        view.take(document("a", 0.1))
+        for event in (arrival(1), arrival(2), decision(4), arrival(3)):
+            view.take(event)
+        run.stdout.print(view.screen())
+        return out.getvalue()
+
+    drawn = run_async(main())
+    assert "1/3" not in drawn and "2/3" not in drawn
+    assert drawn.index("d-4 www") < drawn.index("www gen 2: 3/3 name servers agree")
+
+
 async def speaker(node: str, age_s: float, times: int = 1000) -> Server:
     """A node that streams the same status, `times` times, and then hangs up."""
 
@@ -112,7 +171,7 @@ def test_the_screen_carries_its_age_and_what_happened() -> None:
         run.stdout.print(view.screen())
         view._heard_at, view._via = asyncio.get_running_loop().time(), "http://127.0.0.1:80"
         view.take(document("a", 0.1))
-        view.take({"type": "decision", "at": "2026-03-02T03:14:06+00:00", "text": "d-7 www\x1b[2J"})
+        view.take(decision(7) | {"at": "2026-03-02T03:14:06+00:00", "text": "d-7 www\x1b[2J"})
         run.stdout.print(view.screen())
         view.take(document("a", 4.0))
         run.stdout.print(view.screen())

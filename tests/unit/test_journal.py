@@ -8,7 +8,7 @@ import msgspec
 
 from chaos.worlds.loop import Kernel
 from controlplane.documents import Applied, AppliedDoc, DecisionDoc
-from controlplane.journal import Journal
+from controlplane.journal import Incident, Journal
 from policies.world import Carried, Desired, Event, Slice
 
 BEFORE = Desired("www", 4, {"world": {"a": 100}}, (), {})
@@ -53,9 +53,13 @@ def test_an_incident_is_measured(tmp_path: Path) -> None:
         kernel.at(1.25, node.call_soon, journal.applied, "a/dns/a", applied("a"))
         kernel.at(1.5, node.call_soon, journal.applied, "b/dns/b", applied("b"))
         kernel.at(9.0, node.call_soon, journal.applied, "b/dns/b", applied("b"))
+        journal_looked: dict[str, tuple[Incident, float]] = {}
+        kernel.at(3.0, node.call_soon, lambda: journal_looked.update(journal.under_way()))
         kernel.run_for(10.0)
         (incident,) = journal.incidents
         assert (incident.id, incident.sites, incident.decide_s, incident.detect_s) == ("inc-2", ("a",), 0.02, None)
+        (found, age_s) = journal_looked["www"]
+        assert found is incident and age_s == 2.0
         assert incident.applied == {"a/dns/a": 0.25, "b/dns/b": 0.5} and incident.apply_s == 0.5
         journal.close()
         kinds = [msgspec.json.decode(line)["kind"] for line in path.read_text().splitlines()]

@@ -25,6 +25,10 @@ DRAIN = Override("", "out", False, "drain", ("a",), (), "ana", "switch firmware"
 FREEZE = replace(DRAIN, verb="freeze", command="freeze", sites=(), for_s=None)
 
 
+def test_keys_know_their_cluster() -> None:
+    assert Keys("acme").cluster == "acme" and Keys("acme").past_config(3) == "/failover/acme/config/history/3"
+
+
 class Desk:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
@@ -149,3 +153,42 @@ def test_unfreeze_ends_freezes_and_the_wait_after_a_rewind(desk: Desk) -> None:
     value = desk.read(desk.keys.timers_governor)
     assert value is not None and b'"novel":1' in value
     assert decode(GovernorDoc, value) == GovernorDoc(5.0, 6.0, "", 77)
+
+
+def test_one_override_takes_the_place_of_another_at_once(desk: Desk) -> None:
+    desk.add()
+    new = desk.run(desk.operator.add_override(replace(DRAIN, for_s=60.0), desk.rev(), replaces=["ov-1"]))
+    assert new.id == "ov-2" and desk.read(desk.keys.override("ov-1")) is None
+    with pytest.raises(Refused, match="changed"):
+        desk.run(desk.operator.add_override(DRAIN, desk.rev() - 1, replaces=["ov-2"]))
+    assert desk.read(desk.keys.override("ov-2")) is not None
+
+
+def test_unfreeze_ends_only_what_its_plan_showed(desk: Desk) -> None:
+    desk.add(FREEZE)
+    planned = desk.rev()
+    desk.add(replace(FREEZE, services=("www",)))
+    with pytest.raises(Refused, match="changed"):
+        desk.run(desk.operator.unfreeze(["ov-1"], "", planned))
+    assert desk.read(desk.keys.override("ov-1")) is not None
+    desk.store.apply(Txn((), (Put(desk.keys.timers_governor, encode(GovernorDoc(rewound="restored"))),)))
+    with pytest.raises(Refused, match="changed"):
+        desk.run(desk.operator.unfreeze(["ov-1", "ov-2"], "", desk.rev()))
+    assert desk.run(desk.operator.unfreeze(["ov-1", "ov-2"], "restored", desk.rev())) == ("ov-1", "ov-2", "rewound")
+
+
+def test_the_end_of_a_wait_is_found_after_a_lost_reply(desk: Desk) -> None:
+    """Also where no override was ever made: the write is known by a nonce of its own."""
+    desk.store.apply(Txn((), (Put(desk.keys.timers_governor, encode(GovernorDoc(rewound="restored"))),)))
+    desk.line.lose_replies(1, applied=True)
+    assert desk.run(desk.operator.unfreeze([], "restored", 0)) == ("rewound",)
+    assert desk.rev() > 0
+
+
+def test_a_configuration_of_the_past(desk: Desk) -> None:
+    first = desk.run(desk.operator.apply_config(CONFIG, [])).config
+    desk.run(desk.operator.apply_config(replace(CONFIG, target_s=30.0), []))
+    assert desk.run(desk.operator.config_of(1)) == first
+    assert desk.run(desk.operator.config_of(7)) is None
+    desk.store.apply(Txn((), (Put(desk.keys.past_config(7), b'{"schema": 9}'),)))
+    assert desk.run(desk.operator.config_of(7)) is None, "what a newer version wrote"

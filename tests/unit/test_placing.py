@@ -180,6 +180,24 @@ def test_a_rounding_remainder_is_one_percent_at_most() -> None:
     assert all(shares.get("b", 0) <= 1 and sum(shares.values()) == 100 for shares in plan.shares.values()), plan
 
 
+def test_present_shares_that_are_a_rounding_of_the_plan_stay() -> None:
+    thirds = one_service({"a": 30.0, "b": 30.0, "c": 30.0}, 300.0)
+    for cur in ({"a": 33, "b": 34, "c": 33}, {"a": 33, "b": 33, "c": 34}):
+        assert world(planned(thirds, cur={"world": cur})) == cur, "a percent is not worth a move"
+    assert world(planned(thirds, cur={"world": {"a": 32, "b": 34, "c": 34}})) == {"a": 34, "b": 33, "c": 33}
+    first_percent = one_service({"a": 1000.0, "b": 1000.0}, 100.0)
+    assert world(planned(first_percent, {"a": ramp(1)}, {"world": {"b": 100}})) == {"a": 1, "b": 99}
+
+
+def test_overflow_does_not_drift_from_who_soaks_to_who_ramps() -> None:
+    """What a ramping site carries is what it may keep: were the rest always shared, it would creep upwards."""
+    steering = Steering(mode="weighted", weights={"a": 1, "b": 1, "c": 1})
+    config = one_service({"a": 1000.0, "b": 1000.0, "c": 1000.0}, 600.0, steering=steering)
+    standings = {"a": DOWN, "b": ramp(10), "c": SOAK}
+    once = planned(config, standings, {"world": {"c": 100}})
+    assert planned(config, standings, once.shares) == once == planned(config, standings, once.shares, sticky=True)
+
+
 def test_loads_and_moves() -> None:
     frame = frames(one_service({"a": 100.0, "b": 100.0}, {"r0": 200.0, "r1": 50.0}))["www"]
     before: Shares = {"r0": {"a": 100}, "r1": {"a": 50, "b": 50}}

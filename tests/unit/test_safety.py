@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from policies.frame import frames, usable
 from policies.safety import Finding, Preflight, preflight
 from policies.topology import Guards, Override, Policy
-from tests.unit.policy_world import World, one_service, standby
+from tests.unit.policy_world import World, one_service, standby, with_failback
 
 
 def settled(world: World) -> World:
@@ -156,3 +156,90 @@ def test_freeze_changes_no_shares() -> None:
     frozen = replace(override("freeze"), verb="freeze")
     result = ask(world, frozen)
     assert result.plan == () and not result.refused
+
+
+def test_where_no_site_may_serve_there_is_none_to_name_as_lost() -> None:
+    world = settled(World(one_service({"a": 1000.0, "b": 1000.0})))
+    world.override("out", "a", hard=True)
+    world.decide()
+    found = finding(ask(world, override("out", "b", hard=True)), "n_plus")
+    assert (found.level, found.text) == ("warning", "no site is left to lose")
+    world = settled(World(one_service({"a": 500.0, "b": 500.0}, 950.0)))
+    world.drain("a", "b")
+    world.decide()
+    text = finding(ask(world, override("out", "a", hard=True)), "n_plus").text
+    assert text.startswith("no site is left to lose; ") and "of 950" in text and "losing" not in text
+
+
+def test_no_drain_may_make_a_last_resort_necessary() -> None:
+    """Two sites are gone, the third comes back and carries as relief: without it only last resorts are left."""
+    world = settled(World(one_service()))
+    world.dark("a", "b")
+    world.run(10)
+    assert world.share("c") == 100
+    found = finding(ask(world, override("out", "c")), "never_empty")
+    assert found.level == "refused" and found.flag == ""
+    why = "no site may serve www any more: only last resorts would be left (class: drained)"
+    assert found.text == f"{why}; bring another site back first"
+    hard = finding(ask(world, override("out", "c", hard=True)), "never_empty")
+    assert "(class: last served)" in hard.text
+
+
+def test_a_last_resort_that_is_in_use_may_not_get_worse() -> None:
+    world = settled(World(one_service()))
+    world.dark("a", "b")
+    world.run(10)
+    world.drain("c")
+    world.decide()
+    assert world.desired["www"].tier == "drained"
+    assert finding(ask(world, override("out", "c", hard=True)), "never_empty").level == "refused"
+    same = finding(ask(world, replace(override("out", "c"), for_s=60.0)), "never_empty")
+    assert same.level == "ok", "it is out already, and as well served as before"
+
+
+def test_a_figure_below_its_limit_is_never_green() -> None:
+    world = settled(World(one_service()))
+    world.dark("a", "b")
+    world.run(10)
+    world.drain("c")
+    world.decide()
+    found = finding(ask(world), "min_sites")
+    assert (found.level, found.text) == ("warning", "www has 0, 1 needed, no worse than now")
+
+
+def test_an_override_that_decides_nothing_is_refused() -> None:
+    world = settled(World(one_service()))
+    out = world.override("out", "b", hard=True)
+    world.decide()
+    pin_in = replace(override("in", "b", hard=True), command="pin", id="new")
+    found = finding(ask(world, pin_in), "ineffective")
+    assert found.level == "refused" and found.flag == ""
+    assert found.text.startswith(f"{out} (") and found.text.endswith(
+        f"outranks it at b; cancel it first: failoverctl overrides cancel {out}"
+    )
+    both = replace(pin_in, sites=("b", "c"))
+    assert not [f for f in ask(world, both).findings if f.guard == "ineffective"], "it decides something at c"
+
+
+def test_a_failback_needs_a_site_that_waits() -> None:
+    back = replace(override("in", "a"), command="failback")
+    world = settled(World(one_service()))
+    found = finding(ask(world, back), "failback")
+    assert (found.level, found.text) == ("refused", "a does not wait: ready, failback is auto")
+    world = settled(World(one_service(policy=with_failback(mode="manual", soak_s=5.0))))
+    assert finding(ask(world, back), "failback").text == "a does not wait: ready"
+    world.dark("a")
+    world.run(10)
+    world.heal("a")
+    world.run(30)
+    assert not ask(world, back).refused
+
+
+def test_a_freeze_says_what_it_holds_back() -> None:
+    found = finding(ask(settled(World(one_service())), replace(override("freeze"), verb="freeze")), "freeze")
+    assert (found.level, found.text) == ("warning", "a site that fails stays served until unfreeze")
+
+
+def test_too_is_said_only_when_something_is_lost() -> None:
+    world = settled(World(one_service({"a": 1000.0, "b": 100.0}, 700.0)))
+    assert finding(ask(world), "n_plus").text.startswith("losing a drops ")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from controlplane.api.predict import settle_now
+from policies.frame import frames
 from policies.topology import Dns, Site
-from policies.whatif import settle
-from tests.unit.policy_world import make_config, make_service, one_service
+from policies.whatif import Left, agreement, settle
+from tests.unit.policy_world import World, make_config, make_service, one_service
 
 ACME = one_service({"a": 1000.0, "b": 800.0, "c": 200.0}, {"eu-west": 400.0, "eu-north": 300.0})
 
@@ -68,3 +70,28 @@ def test_the_store_needs_its_majority() -> None:
     config = replace(ACME, store_members=("a", "b", "w"))
     left = settle(config, lost=["a", "b"]).store
     assert left is not None and (left.left, left.needed, left.of) == (1, 2, 3)
+
+
+def test_what_has_to_agree_needs_no_placing() -> None:
+    assert agreement(ACME, ["a"]) == (Left(3, 2, 4), None)
+    assert agreement(replace(ACME, store_members=("a", "b", "w")), ["a", "b"])[1] == Left(1, 2, 3)
+
+
+def test_a_vantage_that_says_nothing_is_no_voter() -> None:
+    assert agreement(ACME, ["a"], mute=["a", "b"])[0] == Left(2, 2, 4)
+
+
+def test_from_where_things_stand_dead_sites_have_no_room() -> None:
+    world = World(ACME)
+    world.decide()
+    world.dark("a", "b")
+    world.decide()
+    slices = {name: world.slice(frame) for name, frame in frames(world.config).items()}
+    doc = settle_now(world.config, slices, ["c"], [], 1.0, mute=("a", "b"))
+    www = doc["services"]["www"]
+    assert www["tier"] and www["shortfall"] == 700
+    assert {name: site.usable for name, site in doc["sites"].items()} == {"a": 0, "b": 0, "c": 0}
+    assert doc["then"] is None, "there is nothing more to lose"
+    assert doc["voters"] == {"left": 1, "needed": 2, "of": 4}
+    doc = settle_now(world.config, slices, [], [], 1.0, mute=("a", "b"))
+    assert doc["services"]["www"]["shortfall"] == 520 and doc["sites"]["c"].usable == 180
