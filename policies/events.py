@@ -55,12 +55,12 @@ def _of_site(
         found.append(Event("move", site, standing.rule, f"{change}; {standing.reason}", forced=True))
     if before.rule != standing.rule or before.phase != state.phase:
         found.append(Event("state", site, standing.rule, standing.reason))
-    carries = site in carriers(new.shares)
     if before.addresses and before.addresses != state.addresses:
         answers = any(answer.site == site for answer in new.answers)
         reason = f"serves {', '.join(state.addresses)} now"
         found.append(Event("move" if answers else "state", site, standing.rule, reason, forced=answers))
-    if standing.rule == "out" and not standing.ladder and carries and (changed or before.rule != "out"):
+    ignored = standing.rule == "out" and not standing.ladder and site in carriers(new.shares)
+    if ignored and (changed or before.rule != "out"):
         found.append(Event("alarm", site, "hard_out_ignored", "no other site can answer: never-empty wins"))
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from math import lcm
 
 from msgspec import Struct
@@ -103,6 +104,8 @@ class _Placing:
             open_ = [s for s in group if s in sites and self.room[s] > EPS and self._under_cap(region, s, capped) > 0]
             if not open_:
                 continue
+            if len(open_) == 1:
+                return [(open_[0], min(left, self._under_cap(region, open_[0], capped)))]
             weights = self.frame.spec.steering.weights
             # Who weighs nothing is asked when those who do have no room.
             weighed = {s: weights[s] for s in open_ if weights.get(s)} or dict.fromkeys(open_, 1)
@@ -280,6 +283,7 @@ def render(
     return tuple(answers)
 
 
+@lru_cache(maxsize=65536)
 def _family(addresses: tuple[str, ...], rtype: str) -> tuple[str, ...]:
     return tuple(a for a in addresses if (":" in a) == (rtype == "AAAA"))
 
