@@ -178,12 +178,15 @@ def _show(run: Run, doc: Doc, how: How, for_s: float | None, undo: str, *, endin
         nothing = "" if how.dry_run else "\nNothing was changed."
         raise Stop(Code.REFUSED, f"Refused by preflight:\n{text}{nothing}", preflight=doc["preflight"])
     ramp = " ".join(str(percent) for percent in doc.get("ramp") or ())
-    then = f"then ramp {ramp}" if ramp else ""
     if not ending:
+        then = f"then ramp {ramp}" if ramp else ""
         ends = f"{WARN} never by itself" if for_s is None else ", ".join(filter(None, (_ends(run, for_s), then)))
         run.people.print(lead("UNDO  ").append(f"{undo}    ENDS {ends}"))
-    elif undo or then:
-        run.people.print(lead("UNDO  ").append("    ".join(filter(None, (undo, then)))))
+        return
+    if ramp:
+        run.people.print(lead("THEN  ").append(f"ramp {ramp}"))
+    if undo:
+        run.people.print(lead("UNDO  ").append(undo))
 
 
 def _ends(run: Run, for_s: float) -> str:

@@ -81,13 +81,14 @@ class Cluster:
         self.down: set[str] = set()
         self.urls: tuple[str, ...] = ()
         self.nodes: dict[str, Node] = {}
+        self.store = MemoryStore()
         self._loop = asyncio.new_event_loop()
         self._end: asyncio.Event | None = None
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(),), daemon=True)
 
     async def _run(self) -> None:
         self._end = asyncio.Event()
-        store, tasks, servers = MemoryStore(), [], list[Server]()
+        store, tasks, servers = self.store, [], list[Server]()
         for name, site in self.config.sites.items():
             roles = ("vantage", "controller") if site.role == "witness" else ("vantage", "controller", "agent")
             self.nodes[name] = node = Node(
@@ -124,6 +125,11 @@ class Cluster:
             return False
         seen = [s for doc in list(view.mirror.applied.values()) for s in doc.seen.get("www", ())]
         return len({s.server for s in seen if s.agrees and s.generation == desired.generation}) == len(ADDRESSES)
+
+    def catch_up(self) -> None:
+        """Until every node has seen what is in the store now: a command returns when it is committed, not seen."""
+        rev = self.store.rev
+        self.until(lambda: all(node.view.mirror.rev >= rev for node in self.nodes.values()))
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Wait for something that needs no more than a moment; fails loudly instead of for ever."""
