@@ -14,8 +14,8 @@ help: ## list the targets
 
 install: $(STAMP) ## set up .venv with pinned versions
 
-$(STAMP): pyproject.toml constraints.txt docs/need_python.sh
-	@sh docs/need_python.sh $(PYTHON)
+$(STAMP): pyproject.toml constraints.txt .ci/need_python.sh
+	@sh .ci/need_python.sh $(PYTHON)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
