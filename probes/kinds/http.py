@@ -16,7 +16,7 @@ import asyncio
 import re
 import ssl
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from typing import Annotated, Literal
 
@@ -153,7 +153,9 @@ class _Connector(aiohttp.BaseConnector):
             yield
         finally:
             if self._transport is not None:
-                self._transport.abort()
+                # Debian 12's Python (3.11.2) raises it where the TLS connection has ended already.
+                with suppress(AttributeError):
+                    self._transport.abort()
 
     async def _create_connection(
         self, req: aiohttp.ClientRequest, traces: list[aiohttp.tracing.Trace], timeout: aiohttp.ClientTimeout
