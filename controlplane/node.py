@@ -10,7 +10,6 @@ import random
 import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from importlib.metadata import version
-from pathlib import Path
 
 from controlplane.agent import Agent, log_note
 from controlplane.dns import DRIVERS
@@ -73,7 +72,6 @@ class Node:
         open_driver: Opener = open_real,
         on_note: Callable[[Note], None] = log_note,
         on_elected: Callable[[State, str], None] | None = None,
-        journal_path: Path | None = None,
     ) -> None:
         self.site = site
         self.roles = tuple(role for role in ROLES if role in roles)
@@ -84,7 +82,7 @@ class Node:
         )
         self.view = View(store, cluster, me, wall)
         keys = self.view.keys
-        self.journal = Journal(wall, journal_path)
+        self.journal = Journal(wall)
         self.journal.follow(self.view)
         self.operator = Operator(store, keys, rng)
         self.election = Election(

@@ -47,7 +47,7 @@ class Demo:
         self.began = self.loop.time()
         self.requests: dict[str, list[Request]] = {region: [] for region in REGIONS}
         self.decisions: list[tuple[float, DecisionDoc]] = []
-        servers = [server for driver in cluster.config.dns for server in servers_of(driver)]
+        servers = _servers(cluster)
         spec = cluster.config.services[SERVICE]
         assert spec.dns is not None
         self.killed = self.led_at = 0.0

@@ -22,7 +22,7 @@ from controlplane.api.guard import guard, reply
 from controlplane.cli.context import Code, Run, Stop, command
 from controlplane.cli.dev_cluster import DevCluster, now_utc
 from controlplane.cli.dev_config import Unfit, check_fit, faster, free_port, template, web_places
-from controlplane.cli.discovery import Announcement, DiscoveryError, Running, announce, directory_path, find
+from controlplane.cli.discovery import Announcement, DiscoveryError, Running, announce, directory_path, find, taken
 from controlplane.cli.files import read, unsound
 from controlplane.config import Result, read_config
 from controlplane.config.scalars import seconds
@@ -137,8 +137,9 @@ async def running_cluster(
     config: Config, text: str, file: Path | None, failed: Callable[[str, BaseException], None]
 ) -> AsyncIterator[tuple[DevCluster, Path]]:
     """A cluster, announced so that others find it, and the path of its configuration; all of it ends with this."""
-    if any(r.cluster == config.cluster for r in find()):
-        raise DiscoveryError(f"cluster {config.cluster} already runs here; stop it, or give this one another name")
+    there = next((r for r in find() if r.cluster == config.cluster), None)
+    if there is not None:
+        raise taken(there)  # before anything is started
     async with AsyncExitStack() as stack:
         cluster = DevCluster(config, failed)
         stack.push_async_callback(cluster.aclose)

@@ -95,6 +95,13 @@ def _write(name: str, running: Running) -> int:
     return fd
 
 
+def taken(there: Running) -> DiscoveryError:
+    """The name is that of a cluster that runs."""
+    return DiscoveryError(
+        f"cluster {there.cluster} already runs here (pid {there.pid}); stop it, or give this one another name"
+    )
+
+
 def find() -> tuple[Running, ...]:
     """The clusters that run on this machine as this user, by name. Raises DiscoveryError for a directory that
     is not the user's own."""
@@ -154,9 +161,7 @@ def _take_name(directory: int, draft: str, name: str, cluster: str) -> None:
     with suppress(FileNotFoundError):
         there = _read(directory, name)
         if there is not None:
-            raise DiscoveryError(
-                f"cluster {cluster} already runs here (pid {there.pid}); stop it, or give this one another name"
-            )
+            raise taken(there)
         os.unlink(name, dir_fd=directory)
     # A link fails where something is there already; a rename would replace it.
     os.link(draft, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)

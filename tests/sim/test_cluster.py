@@ -119,7 +119,7 @@ def test_a_leader_lost() -> None:
 def leader_stops() -> World:
     w = settled()
     first = w.leading()
-    w.nodes[first].loop.create_task(w.nodes[first].election.stop())
+    w.nodes[first].loop.create_task(w.nodes[first].stop())
     w.marks["takeover"] = w.run_until(lambda: w.leading() not in ("", first), 5.0)
     return w
 
