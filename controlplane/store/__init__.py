@@ -1,6 +1,6 @@
 """The Store port: a small linearizable key-value store with transactions and watches. No leases.
 
-Adapters: `memory` (tests, `failoverctl dev`); etcd follows. All pass tests/contract/store_contract.py.
+Adapters: `memory` (tests, `failoverctl dev`) and `etcd`. Both pass tests/contract/store_contract.py.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from msgspec import Struct
+
+MAX_OPS = 128  # comparisons, and operations, in one transaction: etcd's --max-txn-ops
 
 
 class KV(Struct, frozen=True):
@@ -92,3 +94,17 @@ class Store(Protocol):
         """All events at `from_rev` and later. Ends only by raising: Unavailable (resume at the last event's
         revision + 1), Compacted or Rewound (start from a snapshot)."""
         ...
+
+
+def check_txn(txn: Txn) -> None:
+    """Raises ValueError for what etcd would refuse: a key written twice, too many operations."""
+    if max(len(txn.compare), len(txn.then)) > MAX_OPS:
+        raise ValueError(f"over {MAX_OPS} operations in one transaction")
+    for compare in txn.compare:
+        if (compare.mod_rev is None) == (compare.value is None):
+            raise ValueError(f"compare {compare.key}: exactly one of mod_rev and value")
+    written: set[str] = set()
+    for op in txn.then:
+        if op.key in written:
+            raise ValueError(f"{op.key} is written twice in one transaction")
+        written.add(op.key)

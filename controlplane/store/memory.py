@@ -22,9 +22,9 @@ from controlplane.store import (
     Snapshot,
     Txn,
     TxnResult,
+    check_txn,
 )
 
-MAX_OPS = 128  # comparisons, and operations, in one transaction: etcd's --max-txn-ops
 HISTORY = 10_000  # revisions kept for watches that come back
 BATCH_EVENTS = 1_000  # a batch ends with the revision that reaches this
 
@@ -202,20 +202,6 @@ class MemoryWatch:
             return None
         self._progress = store._progress
         return Batch(tuple(events), rev)
-
-
-def check_txn(txn: Txn) -> None:
-    """Raises ValueError for what etcd would refuse: a key written twice, too many operations."""
-    if max(len(txn.compare), len(txn.then)) > MAX_OPS:
-        raise ValueError(f"over {MAX_OPS} operations in one transaction")
-    for compare in txn.compare:
-        if (compare.mod_rev is None) == (compare.value is None):
-            raise ValueError(f"compare {compare.key}: exactly one of mod_rev and value")
-    written: set[str] = set()
-    for op in txn.then:
-        if op.key in written:
-            raise ValueError(f"{op.key} is written twice in one transaction")
-        written.add(op.key)
 
 
 def _release(waiter: asyncio.Future[None]) -> None:

@@ -12,6 +12,7 @@ from chaos.worlds.faulty_store import FaultyStore
 from chaos.worlds.loop import Kernel
 from controlplane.store import (
     KV,
+    MAX_OPS,
     Batch,
     Compacted,
     OutcomeUnknown,
@@ -20,7 +21,7 @@ from controlplane.store import (
     Txn,
     Unavailable,
 )
-from controlplane.store.memory import BATCH_EVENTS, MAX_OPS, Backup, MemoryStore
+from controlplane.store.memory import BATCH_EVENTS, Backup, MemoryStore
 from tests.contract.store_contract import CASES, Case, close, put, read
 from tests.support import run
 

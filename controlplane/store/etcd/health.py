@@ -1,0 +1,112 @@
+"""What etcd's members say of themselves: for readyz and doctor."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from typing import Any
+
+import aiohttp
+from aetcd import rpc  # type: ignore[import-untyped]
+from msgspec import Struct
+
+from controlplane.store import StoreError
+from controlplane.store.etcd.link import TRY_S, Credentials, Elsewhere, Endpoint, Endpoints, Gone
+
+_ALARM = re.compile(r"alarm:(\w+)")  # AlarmMember's text form, in StatusResponse.errors
+_QUOTA = re.compile(r"^etcd_server_quota_backend_bytes (\S+)$", re.MULTILINE)
+
+
+class MemberHealth(Struct, frozen=True):
+    """One endpoint. With reachable False, `why` says why and the rest is not known.
+
+    quota_bytes: 0 = not known (it is read from /metrics at the same address)."""
+
+    endpoint: str
+    reachable: bool
+    why: str = ""
+    name: str = ""
+    leader: bool = False
+    db_bytes: int = 0
+    in_use_bytes: int = 0
+    quota_bytes: int = 0
+    alarms: tuple[str, ...] = ()
+    version: str = ""
+    cluster_id: str = ""
+
+
+class StoreHealth(Struct, frozen=True):
+    """members: one for each endpoint, in the order given. cluster_id: hexadecimal, of the first that ever answered."""
+
+    members: tuple[MemberHealth, ...]
+    cluster_id: str
+
+    @property
+    def majority(self) -> bool:
+        """Do more than half of the endpoints answer, and know a leader?"""
+        return 2 * sum(member.reachable for member in self.members) > len(self.members)
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        return tuple(sorted({alarm for member in self.members for alarm in member.alarms}))
+
+    @property
+    def fullness(self) -> float:
+        """The largest share of its quota that a member's file has, 0 where no quota is known."""
+        return max((m.db_bytes / m.quota_bytes for m in self.members if m.quota_bytes), default=0.0)
+
+
+async def ask(links: Endpoints) -> StoreHealth:
+    """All endpoints at once."""
+    endpoints = links.all()
+    members = await asyncio.gather(*(_member(endpoint, links.credentials) for endpoint in endpoints))
+    return StoreHealth(tuple(members), f"{links.cluster_id:x}" if links.cluster_id else "")
+
+
+async def _member(endpoint: Endpoint, credentials: Credentials | None) -> MemberHealth:
+    try:
+        status = await endpoint.call(endpoint.maintenance.Status, rpc.StatusRequest(), TRY_S)
+    except (Elsewhere, Gone, StoreError) as error:
+        return MemberHealth(endpoint.url, False, str(error))
+    member = status.header.member_id
+    name, quota_bytes = await asyncio.gather(_name(endpoint, member), _quota_bytes(endpoint.url, credentials))
+    return MemberHealth(
+        endpoint=endpoint.url,
+        reachable=True,
+        name=name,
+        leader=status.leader == member,
+        db_bytes=status.dbSize,
+        in_use_bytes=status.dbSizeInUse,
+        quota_bytes=quota_bytes,
+        alarms=tuple(sorted({found for text in status.errors for found in _ALARM.findall(text)})),
+        version=status.version,
+        cluster_id=f"{status.header.cluster_id:x}",
+    )
+
+
+async def _name(endpoint: Endpoint, member: int) -> str:
+    """ "" if it does not say."""
+    try:
+        found: Any = await endpoint.call(endpoint.cluster.MemberList, rpc.MemberListRequest(), TRY_S)
+    except (Elsewhere, Gone, StoreError):
+        return ""
+    return next((str(m.name) for m in found.members if member == m.ID), "")
+
+
+async def _quota_bytes(url: str, credentials: Credentials | None) -> int:
+    """0 if it does not say: the gRPC API of 3.4 and 3.5 has no quota."""
+    try:
+        tls: ssl.SSLContext | bool = True
+        if credentials is not None and url.startswith("https:"):
+            tls = ssl.create_default_context(cafile=credentials.ca)
+            tls.load_cert_chain(credentials.cert, credentials.key)
+        timeout = aiohttp.ClientTimeout(total=TRY_S)
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(f"{url.rstrip('/')}/metrics", ssl=tls) as reply,
+        ):
+            found = _QUOTA.search(await reply.text())
+    except (OSError, aiohttp.ClientError, TimeoutError, UnicodeDecodeError):
+        return 0
+    return int(float(found[1])) if found and reply.status == 200 else 0
