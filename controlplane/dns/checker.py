@@ -11,6 +11,7 @@ from controlplane.documents import Seen
 from policies.world import Desired
 
 AGAIN_S = 20.0  # one that agrees; its own agent reads it back each second anyway
+BESIDE_AGAIN_S = 60.0  # one that only the zone names: nobody else reads it back, and its records come by transfer
 SILENT_S = 2.0  # one that did not answer
 FIRST_S, LAST_S = 0.1, 1.0  # one that disagrees: doubled from first to last
 NEWS_AT_ONCE = 200  # services asked about in one round
@@ -18,10 +19,11 @@ SETTLED_AT_ONCE = 20
 
 
 class Checker:
-    """`seen`: service -> what the server said last."""
+    """`seen`: service -> what the server said last. `beside`: only the zone's NS set names it."""
 
-    def __init__(self, server: str, ask: Ask) -> None:
+    def __init__(self, server: str, ask: Ask, beside: bool = False) -> None:
         self.server = server
+        self._again_s = BESIDE_AGAIN_S if beside else AGAIN_S
         self.seen: dict[str, Seen] = {}
         self._ask = ask
         self._asked: dict[str, tuple[int, str, str]] = {}  # what was compared
@@ -66,7 +68,7 @@ class Checker:
     def _plan(self, service: str, seen: Seen) -> None:
         now = asyncio.get_running_loop().time()
         if seen.agrees:
-            self._tries[service], self._at[service] = 0, now + AGAIN_S
+            self._tries[service], self._at[service] = 0, now + self._again_s
         elif seen.generation is None:
             self._at[service] = now + SILENT_S
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
 
 from controlplane.drivers import Change, Fence
@@ -18,13 +19,14 @@ class Relation(StrEnum):
     MANUAL = "manual"  # put there by hand: left alone
 
 
-def relation(found: Fence | None, mine: Fence) -> Relation:
+def relation(found: Fence | None, mine: Fence, adopted: Collection[str] = ()) -> Relation:
+    """`adopted`: incarnations whose records an admin gave to ours: theirs count as older, whatever they say."""
     if found is None:
         return Relation.ABSENT
     if found.manual:
         return Relation.MANUAL
     if found.incarnation != mine.incarnation:
-        return Relation.FOREIGN
+        return Relation.OLDER if found.incarnation in adopted else Relation.FOREIGN
     if found.generation != mine.generation:
         return Relation.OLDER if found.generation < mine.generation else Relation.AHEAD
     return Relation.SAME if found.decision == mine.decision else Relation.AHEAD
@@ -40,7 +42,7 @@ def refusal(change: Change) -> str:
     alone does not stop that, so every driver asks here first.
     """
     found = relation(change.expect, change.fence)
-    if found in WRITABLE:
+    if found in WRITABLE or (found is Relation.FOREIGN and change.adopted):
         return ""
     assert change.expect is not None
     return f"{found}: {change.expect.text()}"

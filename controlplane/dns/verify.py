@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 from collections.abc import Mapping, Sequence
 
 import dns.edns
@@ -15,6 +16,7 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
+import maxminddb
 from dns.rdatatype import RdataType
 from msgspec import Struct
 
@@ -27,9 +29,11 @@ from controlplane.dns.server import endpoint, join
 from controlplane.dns.table import fence_name
 from controlplane.documents import Seen
 from controlplane.drivers import Fence
-from policies.timing import zone_of
+from policies.timing import zone_of, zones_of
 from policies.topology import Config, DnsDriver, Region
 from policies.world import Desired
+
+log = logging.getLogger(__name__)
 
 AT_ONCE = 16  # queries under way to one server
 RTYPES = ("A", "AAAA")
@@ -76,14 +80,48 @@ def authoritative(config: Config, name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(s for driver in drivers_for(config, name) for s in servers_of(driver)))
 
 
-def probes_for(regions: Mapping[str, Region]) -> tuple[Probe, ...]:
-    """One probe without a client subnet, and for each region one for each address family it has networks of.
-    Regions of countries alone cannot be asked for: no address is known to be there."""
+def geo_file(config: Config) -> str:
+    """The MaxMind file of the embedded servers, by which an address of a country can be found; "" = none."""
+    files = (getattr(DRIVERS[d.driver].options_of(d), "mmdb", "") for d in config.dns)
+    return next((file for file in files if file), "")
+
+
+def probes_for(regions: Mapping[str, Region], mmdb: str = "") -> tuple[Probe, ...]:
+    """One probe without a client subnet, and for each region one for each address family that an address of is known
+    to be there: of its networks, else of a country's in the MaxMind file `mmdb`, if there is one. Of other regions no
+    address is known, and nothing can be asked for them. Blocks while that file is read."""
     finder = Regions(regions)
-    found = [Probe("", None)]
-    for name, region in regions.items():
-        found += [Probe(name, client) for client in finder.representatives(name, region.networks)]
-    return tuple(found)
+    found = {name: finder.representatives(name, region.networks) for name, region in regions.items()}
+    missing = [name for name, clients in found.items() if not clients]
+    if mmdb and missing:
+        found |= _from_file(regions, mmdb, missing)
+    return (Probe("", None), *(Probe(name, client) for name, clients in found.items() for client in clients))
+
+
+def _from_file(regions: Mapping[str, Region], mmdb: str, missing: Sequence[str]) -> dict[str, tuple[Client, ...]]:
+    """At most one IPv4 and one IPv6 network of each of these regions, the first in the file."""
+    found: dict[str, dict[int, Client]] = {name: {} for name in missing}
+    try:
+        finder = Regions(regions, mmdb)
+        with maxminddb.open_database(mmdb) as file:
+            for network, _ in file:
+                region = finder.locate(str(network.network_address), None).region
+                version = network.version
+                if version not in found.get(region, (version,)):
+                    bits = max(network.prefixlen, 24 if version == 4 else 56)
+                    found[region][version] = Client(network.network_address, bits)
+                    if all(len(clients) == 2 for clients in found.values()):
+                        break
+        finder.close()
+    except (OSError, maxminddb.InvalidDatabaseError, ValueError) as error:
+        log.warning("%s cannot be read, so regions of countries are not asked for: %s", mmdb, error)
+    return {name: tuple(clients[v] for v in sorted(clients)) for name, clients in found.items()}
+
+
+def not_asked(regions: Mapping[str, Region], probes: Sequence[Probe]) -> tuple[str, ...]:
+    """Regions of which no address is known. (Where there is only one, everybody is in it.)"""
+    asked = {probe.region for probe in probes}
+    return tuple(name for name in regions if name not in asked) if len(regions) > 1 else ()
 
 
 # ---- comparing with desired
@@ -155,7 +193,7 @@ def _wrong(desired: Desired, rtype: str, region: str, told: Told) -> str:
 
 async def ask_fence(ask: Ask, server: str, name: str) -> Fence | None:
     """None: no fence there. Raises Silent."""
-    reply = await _ask(ask, server, fence_name(name), "TXT", None)
+    reply = await ask_server(ask, server, fence_name(name), "TXT", None)
     for rrset in reply.answer:
         if rrset.rdtype == RdataType.TXT:
             for rdata in rrset:
@@ -167,7 +205,7 @@ async def ask_fence(ask: Ask, server: str, name: str) -> Fence | None:
 
 async def ask_addresses(ask: Ask, server: str, name: str, rtype: str, probe: Probe) -> Told:
     """`ttl_s` is 0 where there are no addresses. Raises Silent."""
-    reply = await _ask(ask, server, name, rtype, probe.client)
+    reply = await ask_server(ask, server, name, rtype, probe.client)
     rows = [rrset for rrset in reply.answer if rrset.rdtype == RdataType[rtype]]
     addresses = sorted(str(ipaddress.ip_address(rdata.address)) for rrset in rows for rdata in rrset)
     ttl_s = max((rrset.ttl for rrset in rows), default=0)
@@ -175,7 +213,8 @@ async def ask_addresses(ask: Ask, server: str, name: str, rtype: str, probe: Pro
     return Told(tuple(addresses), ttl_s, regional)
 
 
-async def _ask(ask: Ask, server: str, name: str, rtype: str, client: Client | None) -> dns.message.Message:
+async def ask_server(ask: Ask, server: str, name: str, rtype: str, client: Client | None) -> dns.message.Message:
+    """An authoritative answer. Raises Silent."""
     options: list[dns.edns.Option] = []
     if client is not None:
         options.append(dns.edns.ECSOption(str(client.address), client.bits))
@@ -212,15 +251,24 @@ class Reading(Struct, frozen=True):
     reason: str = ""
 
 
-async def survey(config: Config, ask: Ask = ask_sockets, services: Sequence[str] = ()) -> tuple[Reading, ...]:
+async def survey(
+    config: Config,
+    ask: Ask = ask_sockets,
+    services: Sequence[str] = (),
+    probes: Sequence[Probe] | None = None,
+    more: Mapping[str, Sequence[str]] | None = None,
+) -> tuple[Reading, ...]:
     """Ask every server about every service that it answers for (or only the services named); in the order of
-    the configuration's drivers, then services. Never raises for what a server does."""
-    probes = probes_for(config.regions)
+    the configuration's drivers, then services. `more`: zone -> further servers of it. Never raises for what a server
+    does."""
+    probes = probes_for(config.regions) if probes is None else probes
+    zones = zones_of(config)
     asked: dict[str, dict[str, str]] = {}
     for name, service in config.services.items():
         if service.dns is None or (services and name not in services):
             continue
-        for server in authoritative(config, service.dns.name):
+        beside = (more or {}).get(zone_of(service.dns.name, zones), ())
+        for server in (*authoritative(config, service.dns.name), *beside):
             asked.setdefault(server, {})[name] = service.dns.name
     rows = await asyncio.gather(*[_survey_server(ask, server, names, probes) for server, names in asked.items()])
     return tuple(reading for readings in rows for reading in readings)

@@ -1,0 +1,207 @@
+"""What holds on every server that is written by UPDATE messages: keys, clocks, permissions, what stands in the way."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import dns.update
+import pytest
+
+from chaos.worlds.servers.nameserver import Key
+from controlplane.dns.peer import Peer
+from controlplane.dns.signing import Rejected
+from controlplane.dns.table import fence_name
+from controlplane.dns.wire import Message
+from controlplane.drivers import Actual, Change, Driver, Result
+from controlplane.sync import differs
+from tests.contract.dns_contract import DnsContract
+from tests.contract.dns_world import Backend, Writer, by_region, change, desired
+from tests.contract.rfc2136_world import KEY, READER, VIEW_KEYS, WALL, ZONE, Rfc2136Backend
+
+
+class Rfc2136Contract(DnsContract):
+    def test_a_fence_that_is_none_is_told_and_left_alone(self) -> None:
+        async def body(backend: Backend, driver: Driver) -> None:
+            assert isinstance(backend, Rfc2136Backend)
+            d = desired(backend, 1, "192.0.2.1")
+            update = dns.update.UpdateMessage(ZONE)
+            update.add(fence_name(d.name) + ".", 20, "TXT", '"v=spf1 -all"')
+            keys = VIEW_KEYS.values() if backend.dialect == "bind" else [KEY]
+            for key in keys:
+                await backend.send(update, key)
+            done = await Writer(driver, "a").bring(d)
+            assert done.applied["www"].result == "terminal"
+            assert done.applied["www"].reason == f"TXT _failover.{d.name} is not a fence: remove it"
+            assert [note.kind for note in done.notes] == ["alarm"]
+
+        self.case(body)
+
+    def test_ttls_that_differ_are_an_edit(self) -> None:
+        async def body(backend: Backend, driver: Driver) -> None:
+            assert isinstance(backend, Rfc2136Backend)
+            writer = Writer(driver, "a")
+            d = desired(backend, 1, "192.0.2.1", "2001:db8::1", ttl_s=20)
+            await writer.bring(d)
+            update = dns.update.UpdateMessage(ZONE)
+            update.replace(f"{d.name}.", 7, "AAAA", "2001:db8::1")
+            await backend.send(update, VIEW_KEYS["eu"] if backend.dialect == "bind" else KEY)
+            done = await writer.bring(d)
+            assert [note.kind for note in done.notes] == ["repaired"]
+            assert not differs(d, (await driver.read([d.name]))[d.name])
+
+        self.case(body)
+
+    def test_a_wrong_secret_is_refused_and_the_reason_names_the_key(self) -> None:
+        async def body(backend: Backend, driver: Driver) -> None:
+            assert isinstance(backend, Rfc2136Backend)
+            d = desired(backend, 1, "192.0.2.1")
+            for wrong in (Key(KEY.name, READER.secret), Key("nobody", KEY.secret)):
+                if backend.dialect == "bind":
+                    continue  # there the key is what finds the view: see TestViews
+                other = backend.driver_with(key=wrong)
+                with pytest.raises(OSError, match="key"):
+                    await other.probe_write()
+                with pytest.raises(OSError, match="key"):
+                    await other.read([d.name])
+                assert "key" in await _refused(other, change(d, None))
+            assert await driver.read([d.name]) == {}
+
+        self.case(body)
+
+    def test_a_clock_that_is_off_by_ten_minutes_is_named(self) -> None:
+        async def body(backend: Backend, driver: Driver) -> None:
+            assert isinstance(backend, Rfc2136Backend)
+            d = desired(backend, 1, "192.0.2.1")
+            await Writer(driver, "a").bring(d)
+            for off_s in (600.0, -600.0):
+                late = backend.driver_with(wall=lambda off_s=off_s: WALL() + off_s)
+                with pytest.raises(Rejected, match="clock"):
+                    await late.probe_write()
+                done = await Writer(late, "late").bring(desired(backend, 2, "192.0.2.2"))
+                assert done.applied["www"].result == "transient"
+                assert "clock" in done.applied["www"].reason
+                fence = (await driver.read([d.name]))[d.name].fence
+                reason = await _refused(late, change(desired(backend, 2, "192.0.2.2"), fence))
+                print(f"\n{type(self).__name__}: clock off by {off_s:+g} s: {reason}")
+                assert "clock" in reason
+            assert not differs(d, (await driver.read([d.name]))[d.name])
+
+        self.case(body)
+
+    def test_that_it_may_not_write_is_noticed_before_it_has_to(self) -> None:
+        async def body(backend: Backend, driver: Driver) -> None:
+            assert isinstance(backend, Rfc2136Backend)
+            d = desired(backend, 1, "192.0.2.1")
+            await Writer(driver, "a").bring(d)
+            before = (await driver.read([d.name]))[d.name]
+            await driver.probe_write()
+            if backend.dialect != "bind":
+                reader = backend.driver_with(key=READER)
+                assert (await reader.read([d.name]))[d.name] == before
+                with pytest.raises(Rejected) as told:
+                    await reader.probe_write()
+                print(f"\n{type(self).__name__}: {told.value}")
+                assert (await reader.apply([change(desired(backend, 2, "192.0.2.2"), before.fence)]))[d.name][
+                    0
+                ] is Result.TERMINAL
+            assert (await driver.read([d.name]))[d.name] == before
+
+        self.case(body)
+
+    def test_a_server_that_hangs_or_is_gone_costs_bounded_time(self) -> None:
+        async def body(backend: Backend, driver: Driver) -> None:
+            assert isinstance(backend, Rfc2136Backend)
+            d = desired(backend, 1, "192.0.2.1")
+            for stop, go in (
+                (backend.running.freeze, backend.running.thaw),
+                (backend.running.kill, backend.running.start),
+            ):
+                stop()
+                try:
+                    async with asyncio.timeout(10):
+                        with pytest.raises(OSError):
+                            await driver.probe_write()
+                        done = await Writer(driver, "a").bring(d)
+                    assert done.applied["www"].result == "transient"
+                finally:
+                    go()
+            assert (await Writer(driver, "a").bring(d)).applied["www"].result == "ok"
+
+        self.case(body)
+
+    def test_what_we_wrote_is_read_back_without_a_transfer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        transfers: list[str] = []
+        transfer = Peer.transfer
+
+        async def counted(peer: Peer, zone: str, take: Callable[[Message], None]) -> None:
+            transfers.append(zone)
+            await transfer(peer, zone, take)
+
+        monkeypatch.setattr(Peer, "transfer", counted)
+
+        async def body(backend: Backend, driver: Driver) -> None:
+            assert isinstance(backend, Rfc2136Backend)
+            writer = Writer(driver, "a")
+            await writer.bring(desired(backend, 1, "192.0.2.1", "2001:db8::1"))
+            first = len(transfers)
+            assert first == (len(VIEW_KEYS) if backend.dialect == "bind" else 1)
+            for generation, addresses in ((2, ["192.0.2.2"]), (3, ["192.0.2.2", "192.0.2.3", "2001:db8::3"])):
+                d = desired(backend, generation, *addresses)
+                assert (await writer.bring(d)).applied["www"].result == "ok"
+                assert (await writer.bring(d)).notes == ()
+            assert len(transfers) == first
+            # Somebody else's change is none of ours, whatever came before it.
+            other = desired(backend, 3, "198.51.100.66")
+            await backend.edit(other.name, Actual(change(d, None).fence, 20, other.answers))
+            assert [note.kind for note in (await writer.bring(d)).notes] == ["repaired"]
+            assert len(transfers) > first
+            assert not differs(d, (await driver.read([d.name]))[d.name])
+
+        self.case(body)
+
+    @pytest.mark.timeout(120)
+    def test_measured(self) -> None:
+        """Prints: a change until a client is told, and 1,000 names moved."""
+
+        async def body(backend: Backend, driver: Driver) -> None:
+            assert isinstance(backend, Rfc2136Backend)
+            region = backend.regions[-1]
+            fence, took_ms = None, []
+            for generation in range(1, 31):
+                address = f"192.0.2.{generation}"
+                told = {
+                    r: {address: 60, "192.0.2.200": 40} if backend.weights else {address: 1} for r in backend.regions
+                }
+                c = change(by_region(backend, generation, told), fence)
+                begun = time.perf_counter()
+                assert (await driver.apply([c]))[c.desired.name][0] is Result.DONE
+                while address not in (seen := await backend.told(region, c.desired.name, "A")):
+                    assert set(seen) <= {f"192.0.2.{generation - 1}", "192.0.2.200"}
+                took_ms.append(1000 * (time.perf_counter() - begun))
+                fence = c.fence
+            took_ms.sort()
+            many = [desired(backend, 1, "192.0.2.1", "192.0.2.2", label=f"m{i}") for i in range(1000)]
+            again = [desired(backend, 2, "192.0.2.2", "192.0.2.3", label=f"m{i}") for i in range(1000)]
+            writer, spent_s = Writer(driver, "a"), []
+            for wanted in (many, again, again):
+                begun = time.perf_counter()
+                await writer.settle(*wanted)
+                spent_s.append(time.perf_counter() - begun)
+            print(
+                f"\n{type(self).__name__}: change to told {took_ms[15]:.1f}/{took_ms[-1]:.1f} ms (p50/worst of 30); "
+                f"1,000 names: written {spent_s[0]:.2f} s, moved {spent_s[1]:.2f} s, read back {spent_s[2]:.3f} s"
+            )
+
+        self.case(body)
+
+
+async def _refused(driver: Driver, wrong: Change) -> str:
+    """Why a write was refused for good. Views are read before they are written: that may be refused already."""
+    try:
+        result, reason = (await driver.apply([wrong]))[wrong.desired.name]
+    except Rejected as error:
+        result, reason = Result.TERMINAL if error.terminal else Result.TRANSIENT, str(error)
+    assert result is Result.TERMINAL
+    return reason

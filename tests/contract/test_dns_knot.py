@@ -1,0 +1,41 @@
+"""Knot DNS passes the contract of all DNS drivers, with plain records: what any server that takes UPDATE can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chaos.worlds.servers.knot import Knot
+from chaos.worlds.servers.process import free_port
+from tests.contract.dns_world import desired
+from tests.contract.rfc2136_contract import Rfc2136Contract
+from tests.contract.rfc2136_world import KEY, NS, READER, ZONE, Rfc2136Backend
+
+
+class TestKnot(Rfc2136Contract):
+    running: Knot
+    directory: Path
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def server(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+        directory = tmp_path_factory.mktemp("knot")
+        server = Knot(directory, "127.0.0.1", free_port(), ZONE, ns=NS, key=KEY, reader=READER)
+        server.start()
+        cls.running, cls.directory = server, directory
+        yield
+        server.stop()
+
+    async def open(self) -> Rfc2136Backend:
+        return Rfc2136Backend(self.running, "plain", self.directory)
+
+    def test_it_says_that_it_knows_neither_regions_nor_weights(self) -> None:
+        async def body(backend: object, driver: object) -> None:
+            assert isinstance(backend, Rfc2136Backend)
+            can = backend.driver_with().capabilities
+            assert (can.geo, can.weights, can.cas, can.batch) == (False, False, True, 200)
+            assert {a.region for a in desired(backend, 1, "192.0.2.1").answers} == {""}
+
+        self.case(body)
