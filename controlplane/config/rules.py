@@ -69,7 +69,7 @@ def services(config: Config, log: Log) -> None:
     unread = not config.dns and log.broken(("drivers",))
     sure = not unread and all(driver.zones for driver in config.dns)  # else the zone may be one that was not read
     names: dict[str, str] = {}
-    servers: dict[tuple[str, str, str], str] = {}
+    backends: dict[str, str] = {}
     for name, spec in config.services.items():
         path: Path = ("services", name)
         if spec.dns is None and spec.pools is None and not log.broken(path):
@@ -83,7 +83,7 @@ def services(config: Config, log: Log) -> None:
         if spec.pools:
             if not config.pools and not log.broken(("drivers", "pools")):
                 log.error((*path, "pools"), "no driver in drivers.pools could write it", key=True)
-            _servers(spec, name, servers, log)
+            _backend(spec, name, backends, log)
 
 
 def _dns_name(name: str, path: Path, zones: frozenset[str] | None, names: Mapping[str, str], log: Log) -> None:
@@ -97,17 +97,21 @@ def _dns_name(name: str, path: Path, zones: frozenset[str] | None, names: Mappin
         log.error(path, "_failover stands in front of each name for the control plane's own record")
 
 
-def _servers(spec: Service, name: str, servers: dict[tuple[str, str, str], str], log: Log) -> None:
-    """No two services may set the same server of the same backend."""
+def _backend(spec: Service, name: str, backends: dict[str, str], log: Log) -> None:
+    """A backend belongs to one service, and a server in it stands for one site."""
     if spec.pools is None:
         return
+    backend = spec.pools.backend
+    other = backends.setdefault(backend, name)
+    if other != name:
+        log.error(("services", name, "pools", "backend"), f"{backend} is services.{other}'s backend too")
+    sites: dict[str, str] = {}
     for site, words in spec.pools.servers.items():
         for word in words:
-            other = servers.setdefault((spec.pools.backend, site, word), name)
-            if other != name:
-                message = f"server {word} of backend {spec.pools.backend} is services.{other}'s too"
-                log.error(("services", name, "pools", "backend"), message)
-                return
+            elsewhere = sites.setdefault(word, site)
+            if elsewhere != site:
+                message = f"server {word} stands for {elsewhere} already; a server is at one site"
+                log.error(("services", name, "pools", "servers", site), message)
 
 
 def _checked(spec: Service, path: Path, log: Log) -> None:

@@ -25,7 +25,7 @@ def config(entry: DnsDriver) -> Config:
 def test_every_kind_describes_itself(name: str) -> None:
     kind = (DRIVERS | POOLS)[name]
     assert issubclass(kind.options, msgspec.Struct)
-    assert kind.runs is (kind.open is not None)
+    assert kind.runs is ((kind.open_pool if name in POOLS else kind.open) is not None)
 
 
 def test_an_open_embedded_driver_takes_another_configuration_over_in_place() -> None:
