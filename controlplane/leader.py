@@ -20,6 +20,7 @@ from controlplane.chores import Chores, override_timers
 from controlplane.documents import DecisionDoc, GovernorDoc
 from controlplane.fence import Committed, Conflict, Deposed, Outcome, commit, encode_with
 from controlplane.store import Compare, Delete, Put, Store
+from controlplane.telemetry.context import traced
 from controlplane.view import View
 from policies.decide import decide_service, spend
 from policies.frame import Frame
@@ -82,14 +83,15 @@ class Leader:
         election: Leadership,
         rng: random.Random,
         wall: Callable[[], float],
-        on_commit: Callable[[DecisionDoc, float], None] | None = None,
+        on_commit: Callable[[DecisionDoc, float, float], None] | None = None,
     ) -> None:
         self._store = store
         self._view = view
         self._election = election
         self._rng = rng
         self._wall = wall
-        self._on_commit = on_commit  # told of each committed decision, and of the seconds from its slice to its commit
+        # Told of each committed decision, of the seconds since its pass began, and of those that the commit took.
+        self._on_commit = on_commit
         self._chores = Chores(store, view, self._nonce)
         self._memo: dict[str, Memo] = {}
         self._redo: set[str] = set()  # what a commit did not write
@@ -226,11 +228,12 @@ class Leader:
                 stories.append(Put(keys.decision(document.id), encode_with(document, None)))
                 decisions.append(document)
         then = [*stories, *states, *(put for _, put in extra)]
+        begun = _now()
         outcome = await commit(self._store, basis.leading, compare, then)
         if isinstance(outcome, Committed) and self._on_commit:
-            took_s = _now() - basis.started_at
+            took_s, commit_s = _now() - basis.started_at, _now() - begun
             for document in decisions:
-                self._on_commit(document, took_s)
+                self._on_commit(document, took_s, commit_s)
         return outcome
 
     def _document(self, basis: Basis, draft: Draft) -> DecisionDoc:
@@ -243,7 +246,7 @@ class Leader:
         # A generation keeps the id of the decision that made it: that is what the fence in DNS says.
         nonce = self._nonce()
         made = {"decision": id_, "nonce": nonce} if step.new_generation else {}
-        return DecisionDoc(
+        document = DecisionDoc(
             id=id_,
             nonce=nonce,
             service=draft.input.service,
@@ -258,6 +261,7 @@ class Leader:
             refused=step.refused,
             new_generation=step.new_generation,
         )
+        return traced(document) if step.new_generation else document
 
     def _timers(self, carried: Carried, moved: bool, committing: bool) -> list[tuple[Compare, Put]]:
         """What has to outlive this leader, beside desired: the governor's window, overrides, the rewound mark."""

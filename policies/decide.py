@@ -199,6 +199,7 @@ def _write(frame: Frame, slice_: Slice, st: Stage, choice: Choice, room: Mapping
         nonce=prev.nonce if prev else "",
         config_rev=frame.config_rev,
         token=prev.token if prev else 0,
+        traceparent=prev.traceparent if prev else "",
     )
 
 
