@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -18,23 +18,29 @@ import msgspec
 from controlplane.dns.ask import Ask
 from controlplane.dns.ask import ask as ask_sockets
 from controlplane.dns.checker import Checker
-from controlplane.dns.verify import Probe, drivers_for, probes_for, servers_of
-from controlplane.documents import Applied, AppliedDoc, Keys, Seen, decode, encode
-from controlplane.drivers import Driver
+from controlplane.dns.nameservers import beside
+from controlplane.dns.verify import Probe, geo_file, probes_for
+from controlplane.documents import Applied, Keys, decode
+from controlplane.drivers import Change, Driver
+from controlplane.keeper import Keeper
+from controlplane.lens import Lens
+from controlplane.reports import Place, Reports
+from controlplane.routes import Routes
 from controlplane.signal import Signal
-from controlplane.store import Put, Store, StoreError, Txn
-from controlplane.sync import CALL_S, READ_BACK_S, Note, Sync
-from policies.topology import Config, DnsDriver
+from controlplane.store import Store, StoreError
+from controlplane.sync import READ_ALL_S, READ_BACK_S, Note, Sync
+from policies.topology import Config, DnsDriver, PoolDriver
 from policies.world import Desired
 
 log = logging.getLogger(__name__)
 
-PROBE_WRITE_S = 30.0
 FROZEN_S = 0.25  # how often an agent that is cut off looks whether it still is
 FRESH_S = 5.0  # how long a linearizable read may stand in for a view that has not caught up
 DOC_EVERY_S = 0.25  # at most one document a driver in this time
-DOC_REFRESH_S = 10.0
+DOC_BYTES_PER_S = 2 * 1024 * 1024  # of all documents, so that ten thousand services do not fill the store
 SLICE = 500  # names looked up before others get their turn
+NS_S = 60.0  # between looks at a zone's NS set
+NS_AGAIN_S = 5.0  # if no server told it
 
 
 class DesiredSource(Protocol):
@@ -48,6 +54,16 @@ class DesiredSource(Protocol):
 
     @property
     def incarnation(self) -> str: ...
+
+    @property
+    def adopted(self) -> Collection[str]:
+        """Foreign incarnations whose records were given to this cluster."""
+        ...
+
+    @property
+    def adoption(self) -> int:
+        """The revision of that; 0 = never."""
+        ...
 
     @property
     def current(self) -> bool:
@@ -64,41 +80,16 @@ def log_note(note: Note) -> None:
     # What every agent sees alike when all is well would drown the rest.
     quiet = logging.DEBUG if note.kind in ("seen", "applied") else logging.INFO
     level = logging.WARNING if note.kind == "alarm" else quiet
-    log.log(level, "%s %s at %s: %s", note.kind, note.service or "-", note.subject, note.text)
-
-
-class _Keeper:
-    """What an agent knows of one driver."""
-
-    def __init__(self, driver: DnsDriver, sync: Sync) -> None:
-        self.driver, self.sync = driver, sync
-        self.applied: dict[str, Applied] = {}
-        self.unwritable = ""
-        self.full_at = -READ_BACK_S  # when everything was read back last
-        self.proved_at = -2 * PROBE_WRITE_S
-        self.n = 0
-        self.written: tuple[Any, ...] = ()
-        self.written_at = 0.0
-
-    def proof_age_s(self) -> float:
-        """Since it was last asked whether a write would be accepted."""
-        return _now() - self.proved_at
-
-    def missing(self, desired: Desired) -> bool:
-        """Not known to be applied."""
-        done = self.applied.get(desired.service)
-        return done is None or (done.result, done.generation, done.decision) != (
-            "ok",
-            desired.generation,
-            desired.stamp,
-        )
+    extra = {"decision": note.decision}
+    log.log(level, "%s %s at %s: %s", note.kind, note.service or "-", note.subject, note.text, extra=extra)
 
 
 class Agent:
     """The agent of `site`; `run()` is all of it.
 
     `drivers`: name -> driver, for each driver of the configuration that this site writes; it may be changed
-    while running. `run`: random per start of the process. `seed`: of the jitter. `on_note`: the journal.
+    while running. `run`: random per start of the process. `seed`: of the jitter. `on_note`: the journal. `on_write`,
+    if it is set, is told of each attempt to write: site and name of the driver, and what Sync.on_write is told.
     """
 
     def __init__(
@@ -115,17 +106,18 @@ class Agent:
         on_note: Callable[[Note], None] = log_note,
     ) -> None:
         self.site, self.run_id = site, run
-        self.keepers: dict[str, _Keeper] = {}
+        self.keepers: dict[str, Keeper] = {}
         self.checkers: dict[str, Checker] = {}
         self._source, self._store, self._keys, self._drivers = source, store, keys, drivers
         self._ask, self._seed, self._note = ask, seed, on_note
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._applied_news, self._doc_news = Signal(), Signal()
-        self._config: Config | None = None
+        self._applied_news, self._doc_news, self._zone_news = Signal(), Signal(), Signal()
+        self._routes: Routes | None = None
         self._probes: tuple[Probe, ...] = ()
-        self._owners: dict[str, str] = {}  # DNS name -> service, as the configuration has it
-        self._servers: dict[str, tuple[str, ...]] = {}  # of each driver
-        self._routes: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        self._beside: dict[str, tuple[str, ...]] = {}
+        self._reports = Reports(store, keys, site, run)
+        self._ours: dict[Place, dict[str, int]] = {}
+        self.on_write: Callable[[str, str, Mapping[str, Change], Mapping[str, Applied], float], None] | None = None
         self._connected = False
         self._reading = asyncio.Lock()
         self._fresh: dict[str, Desired] = {}
@@ -136,6 +128,7 @@ class Agent:
         news = self._source.news
         try:
             self._start("documents", self._documents, self._doc_news)
+            self._start("zones", self._look_at_zones, self._zone_news)
             while True:
                 count = news.count
                 await self._reconcile()
@@ -171,41 +164,73 @@ class Agent:
         config = self._source.config
         if config is None:
             return
-        if config is not self._config:
-            self._config, self._routes = config, {}
-            self._servers = {d.name: servers_of(d) for d in config.dns}
-            self._owners = {spec.dns.name: service for service, spec in config.services.items() if spec.dns}
-            self._probes = probes_for(config.regions)
-        mine = {d.name: d for d in config.dns if self.site in d.writers and d.name in self._drivers}
-        for name, keeper in list(self.keepers.items()):
-            if mine.get(name) != keeper.driver or self._drivers[name] is not keeper.sync.driver:
-                del self.keepers[name]
-                await self._stop("driver " + name)
-        for name, driver in mine.items():
-            if name not in self.keepers:
-                rng = random.Random(f"{self._seed}/{self.site}/{name}")
-                turn = driver.writers.index(self.site)
-                sync = Sync(self._drivers[name], f"{self.site}-{self.run_id}", turn, self._reread, rng)
-                self.keepers[name] = keeper = _Keeper(driver, sync)
-                self._start("driver " + name, partial(self._keep, keeper), self._source.news)
-        desired = self._desired()
-        for done, new in enumerate([d.name for d in desired.values() if d.name not in self._routes]):
-            self._route(new)
-            if done % SLICE == 0:
-                await asyncio.sleep(0)  # ten thousand names must not hold the loop
-        servers = dict.fromkeys(s for d in desired.values() for s in self._route(d.name)[1])
+        if self._routes is None or self._routes.config is not config:
+            mmdb = geo_file(config)
+            # A file of all countries takes seconds to look through.
+            probes = await asyncio.to_thread(probes_for, config.regions, mmdb) if mmdb else probes_for(config.regions)
+            new = Routes(config, self.site, self._beside)
+            await self._look_up(new)
+            self._routes, self._probes = new, probes
+            self._zone_news.set()
+        routes = self._routes
+        await self._reconcile_keepers(config, routes)
+        await self._look_up(routes)
+        servers = dict.fromkeys(s for d in self._in_zones().values() for s in routes.of(d.name)[1])
         for server in [s for s in self.checkers if s not in servers]:
             del self.checkers[server]
             await self._stop("server " + server)
         for server in servers:
             if server not in self.checkers:
-                self.checkers[server] = checker = Checker(server, self._ask)
+                self.checkers[server] = checker = Checker(server, self._ask, routes.is_beside(server))
                 self._start("server " + server, partial(self._check, checker), self._applied_news)
+
+    async def _look_up(self, routes: Routes) -> None:
+        """Ten thousand names must not hold the loop: whoever needs them finds them known."""
+        new = [d.name for d in self._desired().values() if d.name and not routes.known(d.name)]
+        for done, name in enumerate(new):
+            routes.of(name)
+            if done % SLICE == 0:
+                await asyncio.sleep(0)
+
+    async def _reconcile_keepers(self, config: Config, routes: Routes) -> None:
+        mine = {name: entry for name, entry in self._mine(config).items() if name in self._drivers}
+        for name, keeper in list(self.keepers.items()):
+            if mine.get(name) != keeper.entry:
+                del self.keepers[name]
+                await self._stop("driver " + name)
+        for name, entry in mine.items():
+            driver = self._drivers[name]
+            lens = routes.pool if isinstance(entry, PoolDriver) else routes.lenses[name]
+            if name not in self.keepers:
+                self.keepers[name] = self._keeper(entry, driver, lens)
+            keeper = self.keepers[name]
+            keeper.lens = lens
+            if keeper.sync.driver is not driver:  # opened anew: the same server, of which everything is still known
+                await self._stop("driver " + name)
+                keeper.sync.driver = driver
+            if "driver " + name not in self._tasks:
+                self._start("driver " + name, partial(self._keep, keeper), self._source.news)
+
+    def _mine(self, config: Config) -> dict[str, DnsDriver | PoolDriver]:
+        """The drivers that this site writes, by name."""
+        mine: dict[str, DnsDriver | PoolDriver] = {d.name: d for d in config.dns if self.site in d.writers}
+        return mine | {d.name: d for d in config.pools if self.site in d.sites}
+
+    def _keeper(self, entry: DnsDriver | PoolDriver, driver: Driver, lens: Lens) -> Keeper:
+        rng = random.Random(f"{self._seed}/{self.site}/{entry.name}")
+        turn = 0 if isinstance(entry, PoolDriver) else entry.writers.index(self.site)
+        site = self.site if isinstance(entry, PoolDriver) else entry.site
+        reread = partial(self._reread_for, entry.name)
+        sync = Sync(driver, f"{self.site}-{self.run_id}", turn, reread, rng)
+        sync.remember(self._ours.get((site, entry.name), {}))
+        if self.on_write is not None:
+            sync.on_write = partial(self.on_write, site, entry.name)
+        return Keeper(entry, site, sync, lens)
 
     # ---- desired
 
     def _desired(self) -> dict[str, Desired]:
-        """The newest known, of services with a DNS name that is theirs."""
+        """The newest known."""
         desired = dict(self._source.desired)
         if self._fresh and _now() >= self._fresh_until:
             self._fresh = {}
@@ -216,158 +241,150 @@ class Agent:
                 del self._fresh[service]
             else:
                 desired[service] = fresh
+        return desired
+
+    def _in_zones(self) -> dict[str, Desired]:
+        """Of services with a DNS name that is theirs."""
+        desired = self._desired()
         return {service: d for service, d in desired.items() if d.name and not self._inherited(d, desired)}
 
     def _inherited(self, old: Desired, desired: Mapping[str, Desired]) -> bool:
         """Has the configuration given this name to another service, which answers for it by now? Two that write
         the same name would take each other for a store that was rewound."""
-        heir = self._owners.get(old.name, old.service)
+        heir = self._routes.owners.get(old.name, old.service) if self._routes else old.service
         return heir != old.service and heir in desired and desired[heir].name == old.name
 
-    def _route(self, name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """(this site's drivers that write a name, servers that answer for it if there is such a driver)."""
-        if name not in self._routes and self._config is not None:
-            writing = drivers_for(self._config, name)
-            mine = tuple(d.name for d in writing if self.site in d.writers)
-            servers = dict.fromkeys(server for d in writing for server in self._servers[d.name]) if mine else ()
-            self._routes[name] = (mine, tuple(servers))
-        return self._routes.get(name, ((), ()))
+    def _wanted(self, keeper: Keeper) -> dict[str, Desired]:
+        """What a driver is to be brought to, by service."""
+        if self._routes is None:
+            return {}
+        if keeper.pool:
+            return _one_a_name(keeper.lens.all(self._desired()))
+        names = self._routes
+        return keeper.lens.all({s: d for s, d in self._in_zones().items() if keeper.name in names.of(d.name)[0]})
 
     async def _reread(self) -> Mapping[str, Desired]:
         """A linearizable read of all desired. Raises StoreError."""
         snapshot = await self._store.range(self._keys.desired)
         fresh: dict[str, Desired] = {}
-        for item in snapshot.items:
+        for done, item in enumerate(snapshot.items):
             try:
                 fresh[item.key.removeprefix(self._keys.desired)] = decode(Desired, item.value)
             except (ValueError, msgspec.DecodeError) as error:
                 # The view keeps the last good copy, and says so.
                 log.warning("%s cannot be read: %s", item.key, error)
+            if done % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
         self._fresh, self._fresh_until = dict(fresh), _now() + FRESH_S
         return fresh
+
+    async def _reread_for(self, name: str) -> Mapping[str, Desired]:
+        """The same as one driver can express it."""
+        fresh = await self._reread()
+        keeper = self.keepers.get(name)
+        return keeper.lens.all(fresh) if keeper else fresh
 
     async def _ready(self) -> bool:
         """Connected, and desired was read linearizably since: a cut or a pause may have hidden newer ones."""
         source = self._source
-        if not source.current or not source.incarnation or self._config is None:
+        if not source.current or not source.incarnation or self._routes is None:
             self._connected = False
             return False
         async with self._reading:
             if not self._connected:
                 try:
-                    async with asyncio.timeout(CALL_S):
+                    async with asyncio.timeout(READ_ALL_S):
                         await self._reread()
+                        self._ours = await self._reports.look()
                 except (StoreError, TimeoutError):
                     return False
                 self._connected = True
                 for keeper in self.keepers.values():
-                    keeper.written = ()  # the store may have been restored: what it was told counts no more
+                    keeper.sync.remember(self._ours.get((keeper.site, keeper.name), {}))
                 self._doc_news.set()
         return True
 
     # ---- one driver, one server
 
-    async def _keep(self, keeper: _Keeper) -> float:
-        """One pass over a driver: what is not known to be applied, and once a second everything."""
+    async def _keep(self, keeper: Keeper) -> float:
         if not await self._ready():
             return FROZEN_S
-        name, started = keeper.driver.name, _now()
-        wanted = {s: d for s, d in self._desired().items() if name in self._route(d.name)[0]}
-        full = started >= keeper.full_at + READ_BACK_S
-        todo = {s: d for s, d in wanted.items() if keeper.missing(d)}
-        if full:
-            keeper.full_at = started
-            todo |= wanted
-        before = (keeper.applied, keeper.unwritable, dict(keeper.sync.old_until))
-        done = await keeper.sync.bring(todo, self._source.incarnation)
-        kept = {s: a for s, a in keeper.applied.items() if s in wanted}
-        keeper.applied = kept | done.applied
-        for note in done.notes:
+        source = self._source
+        kept = await keeper.step(self._wanted(keeper), source.incarnation, source.adopted, source.adoption)
+        for note in kept.notes:
             self._note(note)
-        # A proof may take its time: writes that are being tried go first, for a while.
-        trying = any(a.result == "transient" for a in done.applied.values())
-        if not trying or keeper.proof_age_s() >= 2 * PROBE_WRITE_S:
-            await self._prove(keeper)
-        if before != (keeper.applied, keeper.unwritable, keeper.sync.old_until):
+        if kept.changed:
             self._doc_news.set()
-        if any(note.kind in ("applied", "repaired") for note in done.notes):
+        if kept.written and not keeper.pool:
             self._applied_news.set()
-        return min(done.wake_in_s, max(0.0, keeper.full_at + READ_BACK_S - _now()))
-
-    async def _prove(self, keeper: _Keeper) -> None:
-        """Every 30 s: would a write be accepted?"""
-        if keeper.proof_age_s() < PROBE_WRITE_S:
-            return
-        keeper.proved_at = _now()
-        before, keeper.unwritable = keeper.unwritable, ""
-        try:
-            async with asyncio.timeout(CALL_S):
-                await keeper.sync.driver.probe_write()
-        except (OSError, TimeoutError) as error:
-            keeper.unwritable = str(error) or type(error).__name__
-        if keeper.unwritable != before:
-            kind = "alarm" if keeper.unwritable else "cleared"
-            self._note(Note(kind, "", keeper.driver.name, f"unwritable: {keeper.unwritable or before}"))
+        return kept.wake_in_s
 
     async def _check(self, checker: Checker) -> float:
-        if not await self._ready():
+        routes = self._routes
+        if not await self._ready() or routes is None:
             return FROZEN_S
-        wanted = {s: d for s, d in self._desired().items() if checker.server in self._route(d.name)[1]}
+        lens = routes.lens_of(checker.server)
+        wanted = {s: d for s, d in self._in_zones().items() if checker.server in routes.of(d.name)[1]}
+        wanted = lens.all(wanted) if lens else {}
         next_s, changed = await checker.step(wanted, self._source.incarnation, self._probes)
         for service in changed:
             seen = checker.seen[service]
             text = "silent" if seen.generation is None else f"generation {seen.generation}"
             text += " as desired" if seen.agrees else f": {seen.reason}"
-            self._note(Note("seen", service, checker.server, text))
+            self._note(Note("seen", service, checker.server, text, wanted[service].decision))
         if changed:
             self._doc_news.set()
         return next_s
 
+    async def _look_at_zones(self) -> float:
+        """Which servers do the zones themselves name?"""
+        routes = self._routes
+        if routes is None or not self._source.current:
+            return FROZEN_S
+        found: dict[str, tuple[str, ...]] = {}
+        again_s = NS_S
+        for zone in routes.zones:
+            servers, told = await beside(self._ask, routes.config, zone)
+            if told.reason:  # nobody told: those known before are still asked
+                servers, again_s = self._beside.get(zone, ()), NS_AGAIN_S
+            if servers:
+                found[zone] = servers
+        if found != self._beside:
+            log.info("name servers beside the configured ones: %s", found or "none")
+            new = Routes(routes.config, self.site, found)
+            await self._look_up(new)
+            if routes is self._routes:
+                self._beside, self._routes = found, new
+        return again_s
+
     # ---- documents
 
     async def _documents(self) -> float:
-        """Write what changed, and everything now and then: who reads it must see that it is alive."""
-        if not self._source.current:
+        """Write what changed, and now and then what did not: who reads it must see that it is alive."""
+        routes = self._routes
+        if not await self._ready() or routes is None:
             return FROZEN_S
-        claimed: set[str] = set()
-        for keeper in list(self.keepers.values()):
-            document, content = self._document(keeper, claimed)
-            if content == keeper.written and _now() - keeper.written_at < DOC_REFRESH_S:
-                continue
-            put = Put(self._keys.applied_by(keeper.driver.site, keeper.driver.name, self.site), encode(document))
-            try:
-                async with asyncio.timeout(CALL_S):
-                    await self._store.txn(Txn((), (put,)))
-            except (StoreError, TimeoutError):
-                return FROZEN_S  # whether it was written or not: it is written again
-            keeper.n, keeper.written, keeper.written_at = document.n, content, _now()
+        expected = [
+            (self.site if isinstance(entry, PoolDriver) else entry.site, name)
+            for name, entry in self._mine(routes.config).items()
+        ]
+        try:
+            size = await self._reports.write(list(self.keepers.values()), self.checkers.values(), expected)
+        except (StoreError, TimeoutError):
+            return FROZEN_S  # whether it was written or not: it is written again
         # At most one document a driver in this time, and the first one at once.
-        await asyncio.sleep(DOC_EVERY_S)
-        return READ_BACK_S - DOC_EVERY_S
+        pause_s = max(DOC_EVERY_S, size / DOC_BYTES_PER_S)
+        await asyncio.sleep(pause_s)
+        return max(0.0, READ_BACK_S - pause_s)
 
-    def _document(self, keeper: _Keeper, claimed: set[str]) -> tuple[AppliedDoc, tuple[Any, ...]]:
-        """The document, and what of it is news. What was seen of a service stands in one document an agent."""
-        now = _now()
-        seen: dict[str, tuple[Seen, ...]] = {}
-        for service in keeper.applied:
-            if service not in claimed:
-                rows = [c.seen[service] for c in self.checkers.values() if service in c.seen]
-                if rows:
-                    seen[service] = tuple(rows)
-        claimed.update(keeper.applied)
-        until = {s: at for s, at in keeper.sync.old_until.items() if at > now}
-        document = AppliedDoc(
-            site=keeper.driver.site,
-            driver=keeper.driver.name,
-            writer=self.site,
-            run=self.run_id,
-            n=keeper.n + 1,
-            services=keeper.applied,
-            seen=seen,
-            old_ttl_left_s={service: at - now for service, at in until.items()},
-            unwritable=keeper.unwritable,
-        )
-        return document, (dict(keeper.applied), seen, until, keeper.unwritable)
+
+def _one_a_name(wanted: Mapping[str, Desired]) -> dict[str, Desired]:
+    """Two services with one backend would take each other for a store that was rewound: `check` refuses them, and
+    the first in the alphabet has it."""
+    first: dict[str, str] = {}
+    for service in sorted(wanted):
+        first.setdefault(wanted[service].name, service)
+    return {service: d for service, d in wanted.items() if first[d.name] == service}
 
 
 def _now() -> float:

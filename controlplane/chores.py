@@ -13,7 +13,7 @@ from controlplane.view.mirror import decision_number
 
 TIMERS_S = 60.0  # what is left of overrides is written at least this often
 SWEEP_S = 60.0  # between looks for what to sweep
-SILENT_S = 3600.0  # a vantage or node that was silent for so long is swept
+SILENT_S = 3600.0  # a vantage, node or writer that was silent for so long is swept
 KEPT_DECISIONS = 1000
 SPARE_DECISIONS = 50  # so that not every decision has to delete one
 DELETES = 100  # a transaction
@@ -27,8 +27,8 @@ def override_timers(view: View) -> OverrideTimers:
 
 
 def silent_keys(view: View, for_s: float) -> list[str]:
-    """Keys of vantages (beat and shards) and nodes that did not move for so long, sorted."""
-    silent: list[str] = []
+    """Keys of vantages (beat and shards), nodes, and what writers reported, that did not move for so long, sorted."""
+    silent = _silent_reports(view, for_s)
     for key in sorted(view.mirror.revisions):
         if not key.startswith((view.keys.vantages, view.keys.nodes)):
             continue
@@ -36,7 +36,16 @@ def silent_keys(view: View, for_s: float) -> list[str]:
         beat = f"{view.keys.vantages}{where[0]}/beat" if where else key  # a shard moves only when it changes
         if view.age_s(key) >= for_s and (beat not in view.revisions or view.age_s(beat) >= for_s):
             silent.append(key)
-    return silent
+    return sorted(silent)
+
+
+def _silent_reports(view: View, for_s: float) -> list[str]:
+    """Of a writer and driver all at once: only the first shard is renewed though nothing happens."""
+    groups: dict[str, list[str]] = {}
+    for key in view.mirror.revisions:
+        if key.startswith(view.keys.applied):
+            groups.setdefault(key.rpartition("/")[0], []).append(key)
+    return [key for keys in groups.values() if min(map(view.age_s, keys)) >= for_s for key in keys]
 
 
 class Chores:
@@ -90,7 +99,7 @@ class Chores:
         return isinstance(await commit(self._store, leading, compare, [put]), Committed)
 
     async def _sweep(self, leading: tuple[Compare, ...]) -> bool:
-        """Silent vantages and nodes; decisions beyond those that are kept."""
+        """Silent vantages, nodes and writers; decisions beyond those that are kept."""
         view, keys = self._view, self._view.keys
         gone = silent_keys(view, SILENT_S)
         kept = sorted(view.mirror.decisions, key=decision_number)

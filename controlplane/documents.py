@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any, TypeVar
 
 import msgspec
@@ -10,6 +11,9 @@ from msgspec import Struct
 from policies.world import Answer, Carried, Desired, Event, Slice
 
 SCHEMA = 1
+SQUEEZE_BYTES = 128 * 1024  # a value over this is stored compressed: etcd takes 1.5 MiB in a request
+MAX_BYTES = 64 * 1024 * 1024  # what a value may unfold to
+_ZLIB = b"\x78"  # how a zlib stream begins (RFC 1950); a JSON document never does
 T = TypeVar("T")
 
 
@@ -34,6 +38,7 @@ class Keys:
         self.desired = p + "desired/"
         self.applied = p + "applied/"
         self.decisions = p + "decisions/"
+        self.adopted = p + "adopted"
 
     def past_config(self, revision: int) -> str:
         return f"{self.config_history}{revision}"
@@ -53,8 +58,9 @@ class Keys:
     def service(self, service: str) -> str:
         return self.desired + service
 
-    def applied_by(self, site: str, driver: str, writer: str) -> str:
-        return f"{self.applied}{site}/{driver}/{writer}"
+    def applied_by(self, writer: str, site: str, driver: str, shard: int = 0) -> str:
+        """The writer comes first, so that one etcd role covers all that an agent may write."""
+        return f"{self.applied}{writer}/{site}/{driver}/{shard}"
 
     def decision(self, id_: str) -> str:
         return self.decisions + id_
@@ -110,6 +116,15 @@ class GovernorDoc(Struct, frozen=True):
     schema: int = SCHEMA
 
 
+class AdoptedDoc(Struct, frozen=True):
+    """Foreign incarnations whose records an admin gave to this cluster (`failoverctl adopt`, DESIGN 4.8). Each new
+    revision of it gives a record away once."""
+
+    incarnations: tuple[str, ...]
+    op: str = ""  # nonce of the write, by which an unknown outcome is recognised
+    schema: int = SCHEMA
+
+
 class Applied(Struct, frozen=True, omit_defaults=True):
     """What one writer did for one service at one driver."""
 
@@ -119,6 +134,9 @@ class Applied(Struct, frozen=True, omit_defaults=True):
     decision: str = ""
     ahead_generation: int = 0  # with result "ahead": the fence found, and what it serves
     ahead_answers: tuple[Answer, ...] = ()
+    sessions: dict[str, int] = {}  # pools: site -> sessions left there, of sites that get no new ones
+    gone: bool = False  # nothing listens there: a pool that serves nobody
+    adoption: int = 0  # revision of the adoption under which it is ours: each gives a record away only once
 
 
 class Seen(Struct, frozen=True):
@@ -131,7 +149,9 @@ class Seen(Struct, frozen=True):
 
 
 class AppliedDoc(Struct, frozen=True):
-    """Written by one writer (an agent) for one driver; `seen` is what verification found, by service."""
+    """Written by one writer (an agent) for one driver; `seen` is what verification found, by service.
+
+    Services are spread over shards, each a document of its own: a value may not grow without bound."""
 
     site: str
     driver: str
@@ -142,6 +162,7 @@ class AppliedDoc(Struct, frozen=True):
     seen: dict[str, tuple[Seen, ...]]
     old_ttl_left_s: dict[str, float]  # service -> until the last TTL of an older answer is over
     unwritable: str = ""  # why the last write proof failed
+    shard: int = 0
     schema: int = SCHEMA
 
 
@@ -178,12 +199,32 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 
 
 def encode(document: Struct) -> bytes:
-    """Canonical JSON: equal documents are equal bytes."""
-    return _encoder.encode(document)
+    """Canonical JSON: equal documents are equal bytes. A large one (a configuration of thousands of services) is a
+    zlib stream of it. Each says its schema, also where it leaves defaults out: what is left out another version takes
+    for its own default."""
+    value = _encoder.encode(document)
+    if document.__struct_config__.omit_defaults and getattr(document, "schema", None) == SCHEMA:
+        value = value[:-1] + b',"schema":%d}' % SCHEMA
+    return zlib.compress(value) if len(value) > SQUEEZE_BYTES else value
+
+
+def unfold(value: bytes) -> bytes:
+    """The JSON of a value as it stands in the store. Raises msgspec.DecodeError."""
+    if not value.startswith(_ZLIB):
+        return value
+    stream = zlib.decompressobj()
+    try:
+        plain = stream.decompress(value, MAX_BYTES)
+    except zlib.error as error:
+        raise msgspec.DecodeError(f"a damaged zlib stream: {error}") from None
+    if not stream.eof:
+        raise msgspec.DecodeError(f"more than {MAX_BYTES} bytes, or cut short")
+    return plain
 
 
 def decode(type_: type[T], value: bytes) -> T:
     """Raises SchemaTooNew, or msgspec.DecodeError/ValidationError for what is not such a document."""
+    value = unfold(value)
     written = _schema.decode(value).schema
     if written > SCHEMA:
         raise SchemaTooNew(f"schema {written}, this version reads up to {SCHEMA}")

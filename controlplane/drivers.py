@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import msgspec
@@ -59,14 +60,18 @@ class Actual(Struct, frozen=True):
     fence: Fence | None
     ttl_s: int
     answers: tuple[Answer, ...]
+    sessions: dict[str, int] = {}  # pools: site -> sessions there now, of sites that get no new ones
 
 
 class Change(Struct, frozen=True):
-    """Bring `desired.name` to desired, if the fence there still is `expect` (None = there is none)."""
+    """Bring `desired.name` to desired, if the fence there still is `expect` (None = there is none).
+
+    adopted: `expect` is of another incarnation, which an admin gave to this cluster: it may be overwritten."""
 
     desired: Desired
     expect: Fence | None
     fence: Fence
+    adopted: bool = False
 
 
 class Result(StrEnum):
@@ -116,6 +121,16 @@ Listen = Annotated[str, Meta(extra_json_schema={"format": "listen"})]  # "addres
 Open = Callable[[DnsDriver, Config], Awaitable[Driver]]
 
 
+class Place(Struct, frozen=True):
+    """Where a pool driver runs: its site, and the directory on local disk that is this process's own."""
+
+    site: str
+    state_dir: Path
+
+
+OpenPool = Callable[[PoolDriver, Config, Place], Awaitable[Driver]]
+
+
 def no_problems(options: Any, entry: Any, config: Config) -> Iterable[Problem]:
     """Its types say all."""
     return ()
@@ -131,7 +146,7 @@ def no_servers(options: Any) -> Sequence[str]:
     return ()
 
 
-async def reopen(running: Driver, entry: DnsDriver, config: Config) -> bool:
+async def reopen(running: Driver, entry: Any, config: Config) -> bool:
     """It has to be opened anew."""
     return False
 
@@ -148,9 +163,11 @@ class Kind(Struct, frozen=True, kw_only=True):
     in_process: it is part of its home site's own process, so no other site can stand in as its writer.
     open(entry, config): opens it at its home site, with what has to run there. May raise anything; nothing is left
         open then. None: this version can check its options but not run it.
+    open_pool(entry, config, place): what `open` is to a DNS driver.
     open_deputy(entry, config): opens it at another of its writers; None where that cannot write.
     reconfigure(running, entry, config): gives an open driver another configuration without a gap in what it serves.
-        False: it cannot, open it anew if its entry has changed. Raises what `open` raises; it goes on serving then.
+        `entry` is a DnsDriver or a PoolDriver. False: it cannot, it is opened anew. Raises what `open` raises; it
+        goes on serving then.
     """
 
     options: type[Struct]
@@ -160,12 +177,13 @@ class Kind(Struct, frozen=True, kw_only=True):
     servers: Callable[[Any], Sequence[str]] = no_servers
     in_process: bool = False
     open: Open | None = None
+    open_pool: OpenPool | None = None
     open_deputy: Open | None = None
-    reconfigure: Callable[[Driver, DnsDriver, Config], Awaitable[bool]] = reopen
+    reconfigure: Callable[[Driver, Any, Config], Awaitable[bool]] = reopen
 
     @property
     def runs(self) -> bool:
-        return self.open is not None
+        return self.open is not None or self.open_pool is not None
 
     def options_of(self, entry: DnsDriver | PoolDriver) -> Any:
         """The options of an entry of the configuration that names this driver."""

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from controlplane.documents import encode
+from controlplane.documents import encode, unfold
 from controlplane.store import KV, Compare, Delete, OutcomeUnknown, Put, Store, StoreError, Txn
 
 LOOKS = 5  # re-reads of a commit whose outcome is unknown
@@ -87,5 +87,5 @@ def encode_with(document: Struct, unknown: Mapping[str, Any] | None) -> bytes:
     """Canonical JSON, with the fields of the predecessor that this version does not know carried along."""
     if not unknown:
         return encode(document)
-    fields = {**unknown, **msgspec.json.decode(encode(document))}
+    fields = {**unknown, **msgspec.json.decode(unfold(encode(document)))}
     return msgspec.json.encode(fields, order="deterministic")

@@ -27,6 +27,7 @@ KEPT_DECISIONS = 10_000
 KEPT_AUDIT = 10_000
 KEPT_INCIDENTS = 1_000
 WATCHED_INCIDENTS = 20  # the newest ones still wait for agents to report
+FILE_BYTES = 64 * 1024 * 1024  # then the file is put aside as "<name>.1", in the place of the one before it
 REACHABLE_S = 10.0  # a writer that takes longer could not be reached
 
 
@@ -74,7 +75,9 @@ class Journal:
         self._begun: dict[str, float] = {}  # incident id -> own clock, when the decision was seen
         self._took_s: dict[str, float] = {}  # nonce of a decision -> seconds in the leader, if that is us
         self._nonces: dict[str, None] = {}  # of the decisions kept
+        self._path = path
         self._file: TextIO | None = path.open("a", encoding="utf-8") if path else None
+        self._bytes = path.stat().st_size if path else 0
         self.trouble = ""  # why the last line could not be written to the file, for people
 
     def follow(self, view: View) -> None:
@@ -106,7 +109,7 @@ class Journal:
             self._incident(decision, tuple(e.site for e in failed), tuple(e.reason for e in failed))
 
     def applied(self, writer: str, document: AppliedDoc) -> None:
-        """An agent's report: `writer` is "<site>/<driver>/<writer>"."""
+        """An agent's report: `writer` is "<writer>/<site>/<driver>/<shard>"."""
         now = asyncio.get_running_loop().time()
         for incident in list(self.incidents)[-WATCHED_INCIDENTS:]:
             done = document.services.get(incident.service)
@@ -172,9 +175,21 @@ class Journal:
         try:
             self._file.write(line.decode() + "\n")
             self._file.flush()
+            self._bytes += len(line) + 1
+            if self._bytes >= FILE_BYTES:
+                self._turn()
         except OSError as error:
             if str(error) != self.trouble:
                 log.error("the journal cannot be written: %s", error)
             self.trouble = str(error)
         else:
             self.trouble = ""
+
+    def _turn(self) -> None:
+        """Begin a new file. Raises OSError; it goes on in the old one then."""
+        assert self._path is not None and self._file is not None
+        self._bytes = 0  # also if it fails: not again with each line
+        self._path.replace(self._path.with_name(self._path.name + ".1"))
+        fresh = self._path.open("a", encoding="utf-8")
+        self._file.close()
+        self._file = fresh

@@ -1,33 +1,35 @@
 """The composition root of one site's process: which parts run, on which adapters.
 
-`failoverctl dev` runs several of these in one process, sharing nothing but the store; `failoverd` will run one.
+`failoverctl dev` runs several of these in one process, sharing nothing but the store; `failoverd` runs one.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from importlib.metadata import version
+from pathlib import Path
 
 from controlplane.agent import Agent, log_note
 from controlplane.dns import DRIVERS
 from controlplane.dns.ask import Ask
 from controlplane.dns.ask import ask as ask_sockets
 from controlplane.documents import DecisionDoc, NodeDoc
-from controlplane.drivers import Driver
+from controlplane.drivers import Driver, Place
 from controlplane.election import Election, State
 from controlplane.journal import Journal
 from controlplane.leader import Leader
 from controlplane.operator import Operator
+from controlplane.pools import DRIVERS as POOLS
 from controlplane.reporter import StoreReporter
 from controlplane.signal import together
 from controlplane.store import Store
 from controlplane.sync import Note
+from controlplane.telemetry.telemetry import Telemetry
 from controlplane.view import View
 from policies.frame import probe_targets
-from policies.topology import Config, DnsDriver
+from policies.topology import Config, DnsDriver, PoolDriver
 from policies.world import Desired
 from probes.target import Prober
 from probes.vantage import Vantage
@@ -38,6 +40,8 @@ ROLES = ("vantage", "controller", "agent")
 Strays = tuple[tuple[str, str, str], ...]  # service, site, address
 
 Opener = Callable[[str, DnsDriver, Config], Awaitable[Driver | None]]
+PoolOpener = Callable[[PoolDriver, Config, Place], Awaitable[Driver]]
+Entry = DnsDriver | PoolDriver
 
 LOOK_S = 30.0  # how often a node looks whether what it runs fits the configuration, if nothing tells it
 OPEN_AGAIN_S = 2.0  # between attempts to start a driver
@@ -50,12 +54,21 @@ async def open_real(site: str, driver: DnsDriver, config: Config) -> Driver | No
     return await opener(driver, config) if opener else None
 
 
+async def open_real_pool(pool: PoolDriver, config: Config, place: Place) -> Driver:
+    """The driver of the pool at a place. Raises what it raises, and OSError if this version cannot run it."""
+    opener = POOLS[pool.driver].open_pool
+    if opener is None:
+        raise OSError(f"this version cannot run {pool.driver}")
+    return await opener(pool, config, place)
+
+
 class Node:
     """One site's node. `run()` is all of it: cancelled, it ends as a crash would; `stop()` hands leadership over.
 
     `wall` reads the wall clock (seconds since 1970), for people and the clock_suspect alarm; `rng` makes random
-    ids: a random.SystemRandom, or a seeded one in tests. `open_driver` opens what this site writes. It is what the
-    API calls a NodeApi.
+    ids: a random.SystemRandom, or a seeded one in tests. `open_driver` and `open_pool` open what this site writes.
+    `state_dir`: on local disk, for the journal and what pools were told last; without it there are no pools. It is
+    what the API calls a NodeApi.
     """
 
     def __init__(
@@ -70,8 +83,11 @@ class Node:
         rng: random.Random,
         ask: Ask = ask_sockets,
         open_driver: Opener = open_real,
+        open_pool: PoolOpener = open_real_pool,
         on_note: Callable[[Note], None] = log_note,
         on_elected: Callable[[State, str], None] | None = None,
+        telemetry: Telemetry | None = None,
+        state_dir: Path | None = None,
     ) -> None:
         self.site = site
         self.roles = tuple(role for role in ROLES if role in roles)
@@ -82,26 +98,31 @@ class Node:
         )
         self.view = View(store, cluster, me, wall)
         keys = self.view.keys
-        self.journal = Journal(wall)
+        self.journal = Journal(wall, state_dir / "journal.jsonl" if state_dir else None)
         self.journal.follow(self.view)
         self.operator = Operator(store, keys, rng)
-        self.election = Election(
-            store, keys, site, lambda: f"{rng.getrandbits(64):016x}", self.view, on_elected or self._elected
-        )
+        self.telemetry = telemetry or Telemetry(site, cluster)
+        self.telemetry.follow(self.view, self.journal, wall)
+        self._on_elected = on_elected or self._log_elected
+        self.election = Election(store, keys, site, lambda: f"{rng.getrandbits(64):016x}", self.view, self._elected)
         self.leader = Leader(store, self.view, self.election, rng, wall, self._committed)
         self.reporter = StoreReporter(store, keys, site, "main", run, wall)
-        self.vantage = Vantage(site, (), prober, self.reporter)
+        self.vantage = Vantage(site, (), self.telemetry.prober(prober), self.reporter)
         self.drivers: dict[str, Driver] = {}
-        self._configured: dict[str, Config] = {}
+        self._configured: dict[str, tuple[Config, Entry]] = {}
+        self._reopen: set[str] = set()  # drivers whose secrets may have changed
         self.agent = Agent(
             site, run, self.view, store, keys, self.drivers, ask=ask, seed=f"{site}/{run}", on_note=on_note
         )
-        self._open_driver = open_driver
+        self.agent.on_write = self.telemetry.wrote
+        self._open_driver, self._open_pool = open_driver, open_pool
+        self._place = Place(site, state_dir) if state_dir else None
+        self._said_no_place = False
         self._prober = prober
 
     async def run(self) -> None:
         """Until cancelled, or until a part fails; then everything that it opened is closed."""
-        parts = [self.view.run(), self._follow_configuration()]
+        parts = [self.view.run(), self._follow_configuration(), self.telemetry.run()]
         if "vantage" in self.roles:
             parts += [self.vantage.run(), self.reporter.run()]
         if "controller" in self.roles:
@@ -115,10 +136,16 @@ class Node:
                 await self.drivers.pop(name).aclose()
             await self._prober.aclose()
             self.journal.close()
+            await self.telemetry.aclose()
 
     async def stop(self) -> None:
         """Hand leadership over before run() is cancelled: another node claims the key at once."""
         await self.election.stop()
+
+    async def reload(self) -> None:
+        """Read the secrets of every driver again: it is opened anew, and the old one serves until the new one does."""
+        self._reopen.update(self.drivers)
+        self.view.news.set()
 
     async def _follow_configuration(self) -> None:
         """Give the vantage its targets and the agent its drivers, whenever configuration or desired change."""
@@ -132,39 +159,53 @@ class Node:
                 if watched is None or watched[0] is not config or watched[1] != strays:
                     watched = (config, strays)
                     self.vantage.freshness_s = config.policy.freshness_s
-                    self.vantage.set_targets(probe_targets(config, self.view.desired))
+                    known = self.site in config.sites  # else nobody would count its votes
+                    self.vantage.set_targets(probe_targets(config, self.view.desired) if known else ())
                 if "agent" in self.roles and not await self._open_drivers(config):
                     wait_s = OPEN_AGAIN_S
             await news.wait(wait_s, count)
 
     async def _open_drivers(self, config: Config) -> bool:
         """False if one could not be opened or changed: it stays as it was, and is tried again."""
-        wanted = {d.name: d for d in config.dns if self.site in d.writers}
+        wanted = self._wanted(config)
         for name in [name for name in self.drivers if name not in wanted]:
             await self.drivers.pop(name).aclose()
-            self._configured.pop(name, None)
+        self._configured = {name: known for name, known in self._configured.items() if name in wanted}
         fine = True
-        for name, driver in wanted.items():
-            if self._configured.get(name) is config:
+        for name, entry in wanted.items():
+            known = self._configured.get(name)
+            if known is not None and known[0] is config and name not in self._reopen:
                 continue
             try:
-                await self._bring(name, driver, config)
+                await self._bring(name, entry, config)
             except Exception as err:  # whatever its library raises: one driver must not end the node
                 log.error("driver %s stays as it is, %s: %s", name, type(err).__name__, err)
                 fine = False
                 continue
-            self._configured[name] = config
+            self._configured[name] = (config, entry)
+            self._reopen.discard(name)
         return fine
 
-    async def _bring(self, name: str, driver: DnsDriver, config: Config) -> None:
+    def _wanted(self, config: Config) -> dict[str, Entry]:
+        """What this site writes, by name."""
+        wanted: dict[str, Entry] = {d.name: d for d in config.dns if self.site in d.writers}
+        pools: dict[str, Entry] = {d.name: d for d in config.pools if self.site in d.sites}
+        if pools and self._place is None and not self._said_no_place:
+            self._said_no_place = True
+            log.error("%s cannot run without a directory for what was applied last", ", ".join(pools))
+        return wanted | pools if self._place else wanted
+
+    async def _bring(self, name: str, entry: Entry, config: Config) -> None:
         """Another configuration for a driver: in place if it can, so that what it serves is never interrupted."""
         running = self.drivers.get(name)
-        if running is not None:
-            if await DRIVERS[driver.driver].reconfigure(running, driver, config):
-                return
-            if any(before == driver for before in self._configured[name].dns):
-                return
-        opened = await self._open_driver(self.site, driver, config)  # first the new one, then away with the old
+        kind = POOLS[entry.driver] if isinstance(entry, PoolDriver) else DRIVERS[entry.driver]
+        before = self._configured.get(name)
+        same = before is not None and _place_of(before[1]) == _place_of(entry)
+        # What runs inside this process has its secrets from nowhere else: it is never opened anew for them.
+        anew = name in self._reopen and not kind.in_process
+        if running is not None and same and not anew and await kind.reconfigure(running, entry, config):
+            return
+        opened = await self._open(entry, config)  # first the new one, then away with the old
         if opened is not None:
             self.drivers[name] = opened
         elif running is not None:
@@ -172,15 +213,33 @@ class Node:
         if running is not None:
             await running.aclose()
 
+    async def _open(self, entry: Entry, config: Config) -> Driver | None:
+        if isinstance(entry, DnsDriver):
+            return await self._open_driver(self.site, entry, config)
+        assert self._place is not None, "without it there are no pools"
+        return await self._open_pool(entry, config, self._place)
+
     def _elected(self, state: State, why: str) -> None:
+        if state is State.LEADING:
+            self.telemetry.elected()
+        self._on_elected(state, why)
+
+    def _log_elected(self, state: State, why: str) -> None:
         log.info("%s: %s (%s)", self.site, state.value, why)
 
-    def _committed(self, decision: DecisionDoc, took_s: float) -> None:
+    def _committed(self, decision: DecisionDoc, took_s: float, commit_s: float) -> None:
         self.journal.committed(decision, took_s)
+        self.telemetry.committed(decision, took_s, commit_s)
         for event in decision.events:
             level = logging.WARNING if event.kind == "alarm" else logging.INFO
             where = f" at {event.site}" if event.site else ""
-            log.log(level, "%s %s%s %s: %s", decision.id, decision.service, where, event.rule, event.reason)
+            said = (decision.id, decision.service, where, event.rule, event.reason)
+            log.log(level, "%s %s%s %s: %s", *said, extra={"decision": decision.id})
+
+
+def _place_of(entry: Entry) -> tuple[str, str]:
+    """What cannot change without opening it anew: its driver, and where a name server is at home."""
+    return entry.driver, entry.site if isinstance(entry, DnsDriver) else ""
 
 
 def _strays(config: Config, desired: Mapping[str, Desired]) -> Strays:
@@ -193,13 +252,3 @@ def _strays(config: Config, desired: Mapping[str, Desired]) -> Strays:
         for address in state.addresses
         if address not in spec.endpoints.get(site, ())
     )
-
-
-def main() -> None:
-    """failoverd. It joins a cluster through the etcd store, which this version does not have yet."""
-    print(
-        "failoverd: this version has only the memory store, which one process cannot share with another.\n"
-        "Run a whole cluster in one process instead:  failoverctl dev",
-        file=sys.stderr,
-    )
-    sys.exit(1)

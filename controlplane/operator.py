@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from controlplane.documents import GovernorDoc, Keys, NodeDoc, OverridesRev, SchemaTooNew, decode, encode
+from controlplane.documents import AdoptedDoc, GovernorDoc, Keys, NodeDoc, OverridesRev, SchemaTooNew, decode, encode
 from controlplane.fence import encode_with
 from controlplane.store import KV, Compare, Delete, OutcomeUnknown, Put, Store, StoreError, Txn
 from controlplane.view.mirror import unknown_fields
@@ -23,6 +23,10 @@ LOOK_AGAIN_S = 0.2
 
 class Refused(Exception):
     """Nothing was changed, and why."""
+
+
+class TooOld(Refused):
+    """A node that runs could not read it."""
 
 
 class Unknown(Exception):
@@ -56,7 +60,7 @@ class Operator:
         keys = self._keys
         too_old = sorted(node.node for node in nodes if node.reads_schema < SCHEMA)
         if too_old:
-            raise Refused(f"schema {SCHEMA} cannot be read by {', '.join(too_old)}: upgrade first")
+            raise TooOld(f"schema {SCHEMA} cannot be read by {', '.join(too_old)}: upgrade first")
         current, incarnation = await self._store.get(keys.config), await self._store.get(keys.incarnation)
         revision = decode(Config, current.value).revision if current else 0
         if expect is not None and revision != expect:
@@ -146,6 +150,27 @@ class Operator:
         if not await self._write(compare, then, proof=then[0]):
             raise Refused("something has changed meanwhile: look again")
         return (*freezes, *(("rewound",) if governor.rewound else ()))
+
+    async def adopt(self, incarnations: Sequence[str], adoption: int | None = None) -> tuple[str, ...]:
+        """Let the records of these foreign incarnations be overwritten (DESIGN 4.8). Returns all that were ever
+        adopted. Naming one again gives away again what was taken back since.
+
+        adoption: the mod revision of `adopted` as the operator saw it (0 = absent; None: whatever it is). Refused if
+        it is another by now, and for the cluster's own incarnation.
+        """
+        keys = self._keys
+        found, own = await self._store.get(keys.adopted), await self._store.get(keys.incarnation)
+        if own is None or own.value.decode() in incarnations:
+            raise Refused("that is this cluster's own incarnation" if own else "no configuration is applied yet")
+        if adoption not in (None, found.mod_rev if found else 0):
+            raise Refused("something else was adopted meanwhile: look again")
+        before = decode(AdoptedDoc, found.value).incarnations if found else ()
+        document = AdoptedDoc(tuple(sorted({*before, *incarnations})), self._nonce())
+        put = Put(keys.adopted, _rewritten(found, document))
+        compare = [_unchanged(keys.adopted, found), _unchanged(keys.incarnation, own)]
+        if not await self._write(compare, [put], proof=put):
+            raise Refused("something else was adopted meanwhile: look again")
+        return document.incarnations
 
     # --- inside -----------------------------------------------------------------------------------------
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from controlplane.dns.fencing import WRITABLE, Relation, relation
 from controlplane.documents import Applied
@@ -20,20 +21,25 @@ from policies.world import Answer, Desired
 
 READ_BACK_S = 1.0
 CALL_S = 2.0  # patience with one call of a driver
+READ_ALL_S = 5.0  # patience with a read of all desired, which may be ten thousand
 TERMINAL_S = 10.0  # until a refused write is tried again
 DEPUTY_S = 2.0  # how long a generation may stay unapplied before the deputy writes it
 FIRST_RETRY_S = 0.1  # doubled with each failed pass, up to READ_BACK_S
 
 Reread = Callable[[], Awaitable[Mapping[str, Desired]]]
+# Told of each attempt to write, by service: what was wanted, what became of it, and the seconds that it took.
+OnWrite = Callable[[Mapping[str, Change], Mapping[str, Applied], float], None]
 
 
 class Note(Struct, frozen=True):
-    """Something for the journal. kind: applied | repaired | seen | alarm | cleared; subject: driver or server."""
+    """Something for the journal. kind: applied | repaired | seen | alarm | cleared; subject: driver or server;
+    decision: the id of the one that it belongs to, or ""."""
 
     kind: str
     service: str
     subject: str
     text: str
+    decision: str = ""
 
 
 class Pass(Struct, frozen=True):
@@ -55,10 +61,12 @@ def differs(desired: Desired, actual: Actual) -> bool:
 
 class Sync:
     """One writer of one driver. `turn`: 0 = the home agent, 1 = its first deputy, ...; `run`: random per start
-    of the process; `reread`: a linearizable read of desired, which may raise StoreError."""
+    of the process; `reread`: a linearizable read of desired as this driver can express it, which may raise
+    StoreError. `driver` may be replaced by another one of the same server between two passes."""
 
     def __init__(self, driver: Driver, run: str, turn: int, reread: Reread, rng: random.Random) -> None:
         self.driver, self.turn = driver, turn
+        self.on_write: OnWrite = _unheard
         self.old_until: dict[str, float] = {}  # service -> when the TTL of its last other answer is over
         self._run, self._reread, self._rng = run, reread, rng
         self._incarnation = ""
@@ -71,10 +79,23 @@ class Sync:
         self._held: dict[str, tuple[tuple[int, str], float, Applied]] = {}  # terminal: what, until when
         self._ahead: dict[str, tuple[Fence, int]] = {}  # confirmed by a linearizable read
         self._results: dict[str, str] = {}
+        self._adopted: Collection[str] = ()
+        self._adoption = 0
+        self._ours: dict[str, int] = {}  # service -> the adoption under which its fence was ours
 
-    async def bring(self, wanted: Mapping[str, Desired], incarnation: str) -> Pass:
-        """One pass over `wanted` (service -> desired with a name). Never raises for what a driver does."""
+    def remember(self, ours: Mapping[str, int]) -> None:
+        """What a former process of this writer has reported: service -> Applied.adoption."""
+        self._ours = {**ours, **self._ours}
+
+    async def bring(
+        self, wanted: Mapping[str, Desired], incarnation: str, adopted: Collection[str] = (), adoption: int = 0
+    ) -> Pass:
+        """One pass over `wanted` (service -> desired with a name). Never raises for what a driver does.
+
+        adopted: incarnations whose records may be taken over; adoption: the revision of that. Each adoption takes a
+        record over once: two clusters that adopted each other do not fight."""
         now = _now()
+        self._adopted, self._adoption = [name for name in adopted if name != incarnation], adoption
         if incarnation != self._incarnation:
             self._incarnation = incarnation
             self._last, self._held, self._ahead = {}, {}, {}
@@ -92,9 +113,11 @@ class Sync:
             notes += told
             await asyncio.sleep(0)  # ten thousand names must not hold the loop
         notes += self._changes(applied)
-        for service, said in applied.items():
+        for service, said in list(applied.items()):
             if said.result == "ok":
                 del self._since[service]
+            if adoption := self._ours.get(service, 0):
+                applied[service] = replace(said, adoption=adoption)
         self._failures = self._failures + 1 if self._failed else 0
         return Pass(applied, tuple(notes), self._wake_in_s(applied))
 
@@ -105,7 +128,8 @@ class Sync:
             actual = await self._read(wanted.values())
         except (OSError, TimeoutError) as error:
             self._failed = True
-            return {s: Applied(0, "transient", _say("read", error)) for s in wanted}, []
+            gone = isinstance(error, ConnectionRefusedError | FileNotFoundError)
+            return {s: Applied(0, "transient", _say("read", error), gone=gone) for s in wanted}, []
         for service, desired in wanted.items():
             self._look(service, actual.get(desired.name))
         judged = {s: self._judge(d, actual.get(d.name)) for s, d in wanted.items()}
@@ -114,7 +138,9 @@ class Sync:
         applied = {s: j for s, j in judged.items() if isinstance(j, Applied)}
         if not changes:
             return applied, []
+        begun = _now()
         written, notes = await self._write(changes)
+        self.on_write(changes, written, _now() - begun)
         return applied | written, notes
 
     async def _read(self, wanted: Iterable[Desired]) -> Mapping[str, Actual]:
@@ -127,6 +153,7 @@ class Sync:
         found = actual.fence if actual else None
         generation = found.generation if found else 0
         mine = self._mine(desired)
+        adopted = self._adoptable(service)
         last = self._last.get(service)
         if (
             last is not None
@@ -135,7 +162,7 @@ class Sync:
         ):
             reason = f"generation {last.generation} was applied before"
             return Applied(generation, "ahead", reason, desired.stamp, last.generation, last.answers)
-        match relation(found, mine):
+        match relation(found, mine, adopted):
             case Relation.MANUAL | Relation.FOREIGN as why:
                 assert found is not None
                 return Applied(generation, why.value, found.text(), desired.stamp)
@@ -145,8 +172,7 @@ class Sync:
             case Relation.SAME:
                 assert actual is not None
                 if not differs(desired, actual):
-                    self._last[service] = desired
-                    return Applied(generation, "ok", "", desired.stamp)
+                    return self._ok(desired, actual)
                 if self.turn:
                     reason = "differs from desired: its home agent repairs that"
                     return Applied(generation, "transient", reason, desired.stamp)
@@ -157,7 +183,17 @@ class Sync:
         held = self._held.get(service)
         if held is not None and held[0] == _id(desired) and _now() < held[1]:
             return held[2]
-        return Change(desired, found, mine)
+        return Change(desired, found, mine, found is not None and found.incarnation in adopted)
+
+    def _adoptable(self, service: str) -> Collection[str]:
+        """A record that was ours under this very adoption, and is not any more, was taken away since."""
+        return () if self._ours.get(service) == self._adoption else self._adopted
+
+    def _ok(self, desired: Desired, actual: Actual) -> Applied:
+        self._last[desired.service] = desired
+        closed = {a.site for a in desired.answers} - {a.site for a in desired.answers if a.weight > 0}
+        sessions = {site: n for site, n in sorted(actual.sessions.items()) if site in closed}
+        return Applied(desired.generation, "ok", "", desired.stamp, sessions=sessions)
 
     async def _confirm(
         self, wanted: dict[str, Desired], actual: Mapping[str, Actual], judged: Mapping[str, Applied | Change]
@@ -173,7 +209,7 @@ class Sync:
         if not open_:
             return again
         try:
-            async with asyncio.timeout(CALL_S):
+            async with asyncio.timeout(READ_ALL_S):
                 fresh = await self._reread()
         except (StoreError, TimeoutError) as error:
             self._failed = True
@@ -222,10 +258,10 @@ class Sync:
         found = actual.fence if actual else None
         if actual is not None and found == change.fence:
             if not differs(desired, actual):
-                self._last[desired.service] = desired
                 self._held.pop(desired.service, None)
-                return Applied(desired.generation, "ok", "", desired.stamp)
-            result, reason = Result.TERMINAL, "was written, and reads back differently"
+                return self._ok(desired, actual)
+            if result is Result.DONE:  # else the driver knows better why; a lost write may have been done in part
+                result, reason = Result.TERMINAL, "was written, and reads back differently"
         elif result is Result.DONE:
             result, reason = Result.FENCED, f"overwritten: {found.text() if found else 'no fence'}"
         generation = found.generation if found else 0
@@ -252,6 +288,8 @@ class Sync:
 
     def _look(self, service: str, actual: Actual | None) -> None:
         """Count the TTL of an answer from when this server is first seen not to give it any more."""
+        if actual is not None and actual.fence is not None and actual.fence.incarnation == self._incarnation:
+            self._ours[service] = self._adoption
         new = service not in self._served
         before = self._served.get(service)
         self._served[service] = actual
@@ -271,7 +309,8 @@ class Sync:
         text = f"generation {desired.generation} ({desired.stamp})"
         if fixed:
             text += ": somebody else had changed the answers, put right"
-        return Note("repaired" if fixed else "applied", desired.service, self.driver.name, text)
+        kind = "repaired" if fixed else "applied"
+        return Note(kind, desired.service, self.driver.name, text, desired.decision)
 
     def _changes(self, applied: Mapping[str, Applied]) -> list[Note]:
         """Alarms when they begin and end, not with each pass."""
@@ -280,9 +319,10 @@ class Sync:
             bad = said.result if said.result in ("ahead", "manual", "foreign", "terminal") else ""
             before = self._results.get(service, "")
             if bad and bad != before:
-                notes.append(Note("alarm", service, self.driver.name, f"{bad}: {said.reason}"))
+                text = f"{bad}: {said.reason}"
+                notes.append(Note("alarm", service, self.driver.name, text, decision_of(said.decision)))
             elif before and not bad and said.result == "ok":
-                notes.append(Note("cleared", service, self.driver.name, before))
+                notes.append(Note("cleared", service, self.driver.name, before, decision_of(said.decision)))
             if bad or said.result == "ok":
                 self._results[service] = bad
         return notes
@@ -293,6 +333,10 @@ class Sync:
             return wait_s * (0.75 + 0.5 * self._rng.random())
         turns = [self._turn_in_s(s) for s, a in applied.items() if a.result != "ok" and self._waits(s)]
         return min([READ_BACK_S, *turns])
+
+
+def _unheard(changes: Mapping[str, Change], applied: Mapping[str, Applied], took_s: float) -> None:
+    """Nobody wants to know."""
 
 
 def _told(actual: Actual) -> tuple[int, tuple[tuple[str, str, str, int], ...]]:
@@ -309,3 +353,8 @@ def _say(what: str, error: BaseException) -> str:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def decision_of(stamp: str) -> str:
+    """The id in what a fence says of a decision: "d-7" of "d-7-3fd2a1"."""
+    return "-".join(stamp.split("-")[:2])

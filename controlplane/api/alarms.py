@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from controlplane.api.picture import Picture, ServicePicture, stuck_at
-from controlplane.api.propagation import DIVERGED, WORD_S
+from controlplane.api.propagation import DIVERGED, WORD_S, Word
+from controlplane.drivers import Fence
 from probes.target import Health
 
 Alarm = dict[str, Any]
@@ -73,12 +74,40 @@ def _drivers(p: Picture) -> Iterator[Alarm]:
     for driver in p.config.dns if p.config else ():
         # Its home speaks for it; a deputy only while the home is dead. A dead site is said elsewhere.
         writers = {driver.site} if driver.site in working else working & set(driver.writers)
-        words = [w for w in p.words if w.doc.driver == driver.name and w.doc.writer in writers]
-        since_s = min((w.age_s for w in words), default=p.config_age_s)
-        if writers and min(since_s, p.config_age_s) >= WORD_S:
-            who = " and ".join(sorted(writers))
-            remedy = f"{who} runs and says nothing of this driver: it is not open; see the log of {who}"
-            yield _alarm("driver_silent", driver.name, remedy, round(since_s, 3))
+        yield from _silent(p, driver.name, driver.site, writers, driver.name)
+    for pool in p.config.pools if p.config else ():
+        for site in pool.sites:
+            yield from _silent(p, pool.name, site, working & {site}, f"{pool.name} at {site}")
+    for incarnation, where in foreign(p.words).items():
+        remedy = f"{_some(sorted(where))}: not touched; if they are to be ours: failoverctl adopt {incarnation}"
+        yield _alarm("foreign", incarnation, remedy)
+
+
+def _silent(p: Picture, driver: str, at: str, writers: set[str], subject: str) -> Iterator[Alarm]:
+    words = [w for w in p.words if (w.doc.driver, w.doc.site) == (driver, at) and w.doc.writer in writers]
+    since_s = min((w.age_s for w in words), default=p.config_age_s)
+    if writers and min(since_s, p.config_age_s) >= WORD_S:
+        who = " and ".join(sorted(writers))
+        remedy = f"{who} runs and says nothing of this driver: it is not open; see the log of {who}"
+        yield _alarm("driver_silent", subject, remedy, round(since_s, 3))
+
+
+def foreign(words: Iterable[Word]) -> dict[str, dict[str, set[str]]]:
+    """Foreign incarnations whose records stand where ours should: incarnation -> service -> drivers, as agents that
+    live report them."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for word in words:
+        for service, done in word.doc.services.items() if word.alive else ():
+            fence = Fence.parse(done.reason) if done.result == "foreign" else None
+            if fence is not None:
+                there = found.setdefault(fence.incarnation, {}).setdefault(service, set())
+                there.add(f"{word.doc.driver} at {word.doc.site}")
+    return found
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
 def _service(p: Picture, s: ServicePicture) -> Iterator[Alarm]:

@@ -7,44 +7,26 @@ it back gets exactly that plan carried out, or 409 with a new one to look at.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from aiohttp import web
-from msgspec import Struct
 
 from controlplane.api import wishes
 from controlplane.api.changes import differences
 from controlplane.api.guard import Refusal, reply
 from controlplane.api.node import NODE, Api
-from controlplane.api.picture import source_of
-from controlplane.api.reads import configured
+from controlplane.api.reach import reach
 from controlplane.api.status import override_status
+from controlplane.api.trail import Ask, audited, body, current, meta, ready
 from controlplane.config import check_document, read_config
-from controlplane.operator import Refused, Unknown
-from controlplane.store import OutcomeUnknown, StoreError
 from controlplane.view.evidence import running_nodes
 from policies.frame import usable
 from policies.safety import Preflight, preflight
 from policies.topology import Config, Override
 
 Doc = dict[str, Any]
-NOBODY = "?"
-
-
-class Ask(Struct, forbid_unknown_fields=True, kw_only=True):
-    """What every mutation says. basis: of the preflight that was looked at; "" = none was."""
-
-    author: str
-    reason: str = ""
-    dry_run: bool = False
-    basis: str = ""
-    accepts: tuple[str, ...] = ()
-
-
-A = TypeVar("A", bound=Ask)
 
 
 class AskOverride(Ask, forbid_unknown_fields=True, kw_only=True):
@@ -68,17 +50,17 @@ class AskApply(Ask, forbid_unknown_fields=True, kw_only=True):
 
 async def post_override(request: web.Request) -> web.Response:
     api = request.app[NODE]
-    async with _audited(api, request) as trail:
-        ask = await _body(request, AskOverride, trail)
+    async with audited(api, request) as trail:
+        ask = await body(request, AskOverride, trail)
         words = (ask.command, *ask.sites, *([ask.verb] if ask.command == "pin" else ()), *ask.services)
         trail.action = wishes.one_line(" ".join(words))
-        config = _ready(api)
+        config = ready(api)
         draft = wishes.override(config, ask, api.node.wall())
         now, rev = api.view.overrides, _overrides_rev(api)
         same, older = wishes.already(now, draft, ask.for_s is msgspec.UNSET)
         if same is not None:
             trail.tell(f"in force already as {same.id}")
-            return reply({"ok": True, "existing": _status(api, same), **_meta(api)})
+            return reply({"ok": True, "existing": _status(api, same), **meta(api)})
         plan = await _judged(api, config, ask, now, (*(o for o in now if o not in older), draft))
         plan |= {"for_s": draft.for_s, "ramp": _ramp(config, [draft]), "replaces": [_status(api, o) for o in older]}
         if ask.dry_run:
@@ -87,17 +69,17 @@ async def post_override(request: web.Request) -> web.Response:
         if ids:
             trail.tell(f"in place of {' '.join(ids)}")
         stored = await api.node.operator.add_override(draft, rev, ids)
-    return reply({**plan, "override": override_status(stored, stored.for_s), **_meta(api)}, 201)
+    return reply({**plan, "override": override_status(stored, stored.for_s), **meta(api)}, 201)
 
 
 async def delete_override(request: web.Request) -> web.Response:
     """Cancel one, or several ("ov-1,ov-2"): all or none."""
     api = request.app[NODE]
-    async with _audited(api, request) as trail:
-        ask = await _body(request, Ask, trail)
+    async with audited(api, request) as trail:
+        ask = await body(request, Ask, trail)
         ids = tuple(dict.fromkeys(request.match_info["id"].split(",")))
         trail.action = wishes.one_line(f"cancel {' '.join(ids)}")
-        config = _ready(api)
+        config = ready(api)
         there = {o.id for o in api.view.overrides}
         missing = [id_ for id_ in ids if id_ not in there]
         if missing:
@@ -108,16 +90,16 @@ async def delete_override(request: web.Request) -> web.Response:
         if ask.dry_run:
             return reply(plan)
         await api.node.operator.cancel_overrides(ids, rev)
-    return reply({**plan, "cancelled": list(ids), **_meta(api)})
+    return reply({**plan, "cancelled": list(ids), **meta(api)})
 
 
 async def post_unfreeze(request: web.Request) -> web.Response:
     """End every freeze, and the wait after the store was restored from a backup."""
     api = request.app[NODE]
-    async with _audited(api, request) as trail:
-        ask = await _body(request, Ask, trail)
+    async with audited(api, request) as trail:
+        ask = await body(request, Ask, trail)
         trail.action = "unfreeze"
-        config = _ready(api)
+        config = ready(api)
         now, rev, rewound = api.view.overrides, _overrides_rev(api), api.view.rewound
         frozen = [o.id for o in now if o.verb == "freeze"]
         if not frozen and not rewound:
@@ -127,17 +109,17 @@ async def post_unfreeze(request: web.Request) -> web.Response:
         if ask.dry_run:
             return reply(plan)
         ended = await api.node.operator.unfreeze(frozen, rewound, rev)
-    return reply({**plan, "cancelled": list(ended), **_meta(api)})
+    return reply({**plan, "cancelled": list(ended), **meta(api)})
 
 
 async def post_apply(request: web.Request) -> web.Response:
     """Validate, compare, and put a configuration in force as the next revision."""
     api = request.app[NODE]
     view = api.view
-    async with _audited(api, request) as trail:
-        ask = await _body(request, AskApply, trail)
+    async with audited(api, request) as trail:
+        ask = await body(request, AskApply, trail)
         trail.action = wishes.one_line(f"apply {ask.file}")
-        _current(api)
+        current(api)
         read = await asyncio.to_thread(read_config, ask.text, ask.file)  # a large file takes seconds
         config = read.config
         if config is None:
@@ -150,7 +132,7 @@ async def post_apply(request: web.Request) -> web.Response:
             "revision": revision,
             "changes": differences(view.config, config),
             "problems": list(read.problems),
-            **_meta(api),
+            **meta(api),
         }
         if ask.expect is not None and ask.expect != revision:
             raise Refusal(409, f"revision {revision} is in force by now, not {ask.expect}", changed=True, **doc)
@@ -163,31 +145,6 @@ async def post_apply(request: web.Request) -> web.Response:
 # --- what they share ------------------------------------------------------------------------------------
 
 
-async def _body(request: web.Request, type_: type[A], trail: Trail) -> A:
-    try:
-        ask = msgspec.json.decode(await request.read(), type=type_)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise Refusal(400, f"the request is not understood: {error}") from None
-    trail.author, trail.detail, trail.look = wishes.one_line(ask.author), wishes.one_line(ask.reason), ask.dry_run
-    if not trail.author:
-        trail.author = NOBODY
-        raise Refusal(400, "an author is needed")
-    wishes.acceptable(ask.accepts)
-    return ask
-
-
-def _current(api: Api) -> None:
-    """Only a current view may judge what an operator wants to do."""
-    if not api.view.current:
-        raise Refusal(503, "this node's view is not current", **_meta(api))
-
-
-def _ready(api: Api) -> Config:
-    config = configured(api.view)
-    _current(api)
-    return config
-
-
 async def _judged(api: Api, config: Config, ask: Ask, now: Sequence[Override], changed: Sequence[Override]) -> Doc:
     """The preflight document. Raises Refusal: 409 if it is not what was looked at any more, 422 by a guard."""
     view = api.view
@@ -196,7 +153,7 @@ async def _judged(api: Api, config: Config, ask: Ask, now: Sequence[Override], c
     room, guards = usable(config), config.policy.guards
     # In a thread: over thousands of services it takes seconds, and beats have to go on.
     found = await asyncio.to_thread(preflight, view.frames, slices, room, now, changed, guards, ask.accepts)
-    doc: Doc = {"ok": not found.refused, "preflight": found, "basis": basis, **_meta(api)}
+    doc: Doc = {"ok": not found.refused, "preflight": found, "basis": basis, "reach": reach(view, config), **meta(api)}
     if ask.basis and ask.basis != basis:
         raise Refusal(409, "something changed since the plan was made; look at it again", **doc | {"changed": True})
     if found.refused and not ask.dry_run:
@@ -232,57 +189,3 @@ def _overrides_rev(api: Api) -> int:
 
 def _status(api: Api, override: Override) -> Doc:
     return override_status(override, api.view.override_left_s(override.id))
-
-
-def _meta(api: Api) -> Doc:
-    view = api.view
-    return {
-        "cluster": view.keys.cluster,
-        "config_rev": view.config.revision if view.config else None,
-        "source": source_of(view),
-    }
-
-
-class Trail:
-    """What the audit trail will say of one mutation; filled in as it becomes known. look: only at the plan."""
-
-    def __init__(self, action: str) -> None:
-        self.author, self.action, self.detail, self.look = NOBODY, action, "", False
-
-    def tell(self, more: str) -> None:
-        self.detail = "; ".join(part for part in (self.detail, more) if part)
-
-
-@contextlib.asynccontextmanager
-async def _audited(api: Api, request: web.Request) -> AsyncIterator[Trail]:
-    """Every mutation goes into the audit trail, refused ones too; a look at the plan does not."""
-    trail = Trail(wishes.one_line(f"{request.method} {request.path}"))
-    result = "ok"
-    try:
-        yield trail
-    except Refusal as refusal:
-        result = "conflict" if refusal.status == 409 else "refused"
-        trail.tell(refusal.error)
-        raise
-    except web.HTTPException as error:  # such as a body that is too large
-        result = "refused"
-        trail.tell(error.reason)
-        raise
-    except Refused as refused:
-        result = "conflict"
-        trail.tell(str(refused))
-        raise Refusal(409, str(refused), changed=True) from None
-    except (Unknown, OutcomeUnknown) as unknown:
-        result = "unknown"
-        trail.tell(str(unknown))
-        raise Refusal(504, str(unknown), sent=True) from None
-    except StoreError as error:
-        result = "refused"
-        trail.tell(str(error))
-        raise Refusal(503, f"the store cannot be reached: {error}", sent=False) from None
-    except BaseException:
-        result = "unknown"
-        raise
-    finally:
-        if not trail.look:
-            api.node.journal.audit(trail.author, trail.action, result, trail.detail)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from aiohttp import web
+from msgspec.structs import replace
 
-from controlplane.api.picture import Memory, arrival_of, number_of, words_of
+from controlplane.api.picture import Memory, arrival_of, number_of, words_of, working_agents
 from controlplane.api.propagation import Arrival, Word
 from controlplane.documents import Applied, AppliedDoc, DecisionDoc
 from controlplane.journal import Journal
 from controlplane.operator import Operator
+from controlplane.telemetry.telemetry import Telemetry
 from controlplane.view import View
 
 Doc = dict[str, Any]
@@ -32,6 +34,9 @@ class NodeApi(Protocol):
 
     @property
     def journal(self) -> Journal: ...
+
+    @property
+    def telemetry(self) -> Telemetry: ...
 
     def wall(self) -> float:
         """The wall clock, seconds since 1970: for people."""
@@ -89,12 +94,12 @@ class Happenings:
 
     def _wrote(self, name: str, doc: AppliedDoc) -> None:
         before, self._applied[name] = self._applied.get(name), doc
-        words = words_of(self._view)
+        words, working = words_of(self._view), working_agents(self._view)
         for service, applied in sorted(doc.services.items()):
             known = before.services.get(service) if before else None
             seen = doc.seen.get(service, ())
             known_seen = before.seen.get(service, ()) if before else ()
-            if applied != known or seen != known_seen:
+            if _but_sessions(applied) != _but_sessions(known) or seen != known_seen:
                 self._tell(
                     {
                         "type": "applied",
@@ -105,21 +110,35 @@ class Happenings:
                         "generation": applied.generation,
                         "result": applied.result,
                         "seen": list(seen),
-                        **self._arrived(doc, service, applied, words),
+                        **self._arrived(doc, service, applied, words, working),
                     }
                 )
 
-    def _arrived(self, doc: AppliedDoc, service: str, applied: Applied, words: tuple[Word, ...]) -> Doc:
+    def _arrived(
+        self, doc: AppliedDoc, service: str, applied: Applied, words: tuple[Word, ...], working: Collection[str]
+    ) -> Doc:
         """How far the present generation has come, whoever reported last."""
         desired = self._view.desired.get(service)
-        arrived = arrival_of(self._view.config, desired, words) if desired else Arrival("propagating", (), 0.0, ())
+        arrived = Arrival("propagating", (), 0.0, ())
+        if desired is not None:
+            arrived = arrival_of(self._view.config, desired, words, working)
         generation = desired.generation if desired else applied.generation
         unreachable = [s.server for s in arrived.servers if s.generation is None]
-        text = f"{service} gen {generation}: {arrived.agreeing}/{len(arrived.servers)} name servers agree"
-        parts = [text, *(f"{server} unreachable" for server in unreachable)]
+        said = []
+        if arrived.servers or not arrived.pools:
+            said.append(f"{arrived.agreeing}/{len(arrived.servers)} name servers agree")
+        if arrived.pools:
+            said.append(f"{arrived.pools_agreeing}/{len(arrived.pools)} pools agree")
+        parts = [f"{service} gen {generation}: {', '.join(said)}", *(f"{server} unreachable" for server in unreachable)]
+        parts += [f"{p.driver} at {p.site} unreachable" for p in arrived.pools if p.generation is None]
         if applied.result != "ok":
             parts.append(f"{doc.driver} by {doc.writer}: {applied.result} {applied.reason}".rstrip())
         return {"text": " · ".join(parts), "arriving": generation}
+
+
+def _but_sessions(applied: Applied | None) -> Applied | None:
+    """Those change all the time: no news."""
+    return replace(applied, sessions={}) if applied is not None and applied.sessions else applied
 
 
 def _decision(doc: DecisionDoc) -> Doc:
@@ -150,11 +169,17 @@ def iso(wall_s: float) -> str:
 class Api:
     """What all handlers share."""
 
-    def __init__(self, node: NodeApi) -> None:
+    def __init__(self, node: NodeApi, lacks: Callable[[], Sequence[str]] | None = None) -> None:
         self.node = node
         self.view = node.view
+        self.lacks = lacks or self._lacks
         self.memory = Memory()
         self.happenings = Happenings(node.view, node.wall)
+
+    def _lacks(self) -> Sequence[str]:
+        if not self.view.current:
+            return ("this node's view of the store is not current",)
+        return () if self.view.config is not None else ("no configuration is applied yet",)
 
 
 NODE = web.AppKey("node", Api)

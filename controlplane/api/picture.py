@@ -6,16 +6,19 @@ The only file of the API that reads the view's clocks; what comes out holds ages
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from controlplane.api.propagation import CONVERGED, Arrival, Word, arrival
+from controlplane.api.propagation import CONVERGED, Arrival, Pool, Word, arrival
 from controlplane.dns.verify import authoritative, drivers_for
 from controlplane.journal import Incident, Journal
 from controlplane.view import View
-from controlplane.view.evidence import Evidence, evidence
+from controlplane.view.evidence import Evidence, evidence, running_nodes
+from controlplane.view.words import Shards
+from policies.express import has_pool
 from policies.frame import Frame, usable
 from policies.stage import Stage, stage
 from policies.timing import WorstCase, worst_cases
@@ -23,7 +26,7 @@ from policies.topology import Config, Override
 from policies.whatif import Present, worst_loss
 from policies.world import Desired
 
-SLICE_S = 0.05  # of the event loop at a time: beats go on while 10,000 services are looked at
+SLICE_S = 0.02  # of the event loop at a time: beats, which need several turns, go on meanwhile
 LEADER_SILENT_S = 2.0
 LOSS_SERVICES = 2000  # with more, trying every loss on each change would be all that this node does
 
@@ -105,7 +108,7 @@ async def take_picture(view: View, memory: Memory, journal: Journal) -> Picture:
     """`memory`: kept between pictures of the same view."""
     loop = asyncio.get_running_loop()
     nodes = _nodes(view)
-    words = words_of(view)
+    words, working = words_of(view), working_agents(view)
     config = view.config
     services: dict[str, ServicePicture] = {}
     begun = loop.time()
@@ -114,7 +117,7 @@ async def take_picture(view: View, memory: Memory, journal: Journal) -> Picture:
             await asyncio.sleep(0)
             begun = loop.time()
         if name in view.frames and config is view.config:
-            services[name] = service_picture(view, name, words)
+            services[name] = service_picture(view, name, words, working)
     leader, token = _leader(view)
     bounds = memory.bounds(config)
     return Picture(
@@ -141,14 +144,14 @@ async def take_picture(view: View, memory: Memory, journal: Journal) -> Picture:
     )
 
 
-def service_picture(view: View, name: str, words: tuple[Word, ...]) -> ServicePicture:
+def service_picture(view: View, name: str, words: tuple[Word, ...], working: Collection[str]) -> ServicePicture:
     slice_ = view.slice(name)
     desired = slice_.desired
     return ServicePicture(
         name=name,
         stage=stage(view.frames[name], slice_),
         desired=desired,
-        arrival=arrival_of(view.config, desired, words) if desired else None,
+        arrival=arrival_of(view.config, desired, words, working) if desired else None,
         freeze=slice_.freeze,
         evidence=tuple(evidence(view, name)),
         age_s=slice_.age_s,
@@ -228,22 +231,44 @@ class Memory:
         return self._loss
 
 
-def arrival_of(config: Config | None, desired: Desired, words: tuple[Word, ...]) -> Arrival:
-    """Of the name that is desired, which may differ from the configured one for a moment."""
-    if config is None or not desired.name:
+def arrival_of(config: Config | None, desired: Desired, words: tuple[Word, ...], working: Collection[str]) -> Arrival:
+    """Of the name that is desired, which may differ from the configured one for a moment. `working`: sites at which
+    an agent runs."""
+    if config is None:
         return arrival(desired, (), (), ())
-    drivers = {driver.name for driver in drivers_for(config, desired.name)}
-    return arrival(desired, drivers, authoritative(config, desired.name), words)
+    pools = [
+        Pool(driver.name, site, site in working)
+        for driver in config.pools
+        for site in driver.sites
+        if has_pool(config, site, desired)
+    ]
+    drivers = {driver.name for driver in drivers_for(config, desired.name)} if desired.name else set()
+    servers = authoritative(config, desired.name) if desired.name else ()
+    return arrival(desired, drivers, servers, words, pools)
+
+
+def working_agents(view: View) -> set[str]:
+    """Sites at which a node with an agent beats."""
+    return {node.site for node in running_nodes(view) if "agent" in node.roles}
 
 
 def words_of(view: View) -> tuple[Word, ...]:
     """What every writer says, and whether it lives: what a site wrote before it was started anew is history."""
     nodes = view.mirror.nodes
     live = {(d.site, d.run) for name, d in nodes.items() if view.age_s(view.keys.node(name)) < view.freshness_s}
-    return tuple(
-        Word(doc, view.age_s(view.keys.applied + name), (doc.writer, doc.run) in live)
-        for name, doc in sorted(view.mirror.applied.items())
-    )
+    return tuple(_word(view, shards, live) for shards in view.words.all())
+
+
+def _word(view: View, shards: Shards, live: Collection[tuple[str, str]]) -> Word:
+    """As old as the newest of its shards: only the first one is renewed though nothing happens."""
+    ages = {name: view.age_s(view.keys.applied + name) for name in shards.names}
+    age_s, doc = min(ages.values()), shards.document
+    left = {
+        service: left_s - ages[name] + age_s
+        for name in shards.names
+        for service, left_s in view.mirror.applied[name].old_ttl_left_s.items()
+    }
+    return Word(replace(doc, old_ttl_left_s=left) if left else doc, age_s, (doc.writer, doc.run) in live)
 
 
 def _nodes(view: View) -> dict[str, dict[str, Any]]:

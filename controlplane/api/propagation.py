@@ -10,15 +10,15 @@ from collections.abc import Collection, Mapping, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from controlplane.agent import DOC_REFRESH_S
 from controlplane.documents import Applied, AppliedDoc, Seen
+from controlplane.reports import REFRESH_S
 from policies.world import Desired
 
 CONVERGED = "converged"
 PROPAGATING = "propagating"
 DIVERGED = "diverged"
 
-WORD_S = 2 * DOC_REFRESH_S  # a writer that says nothing for so long is silent
+WORD_S = 2 * REFRESH_S  # a writer that says nothing for so long is silent
 
 # Results that no further try will mend: somebody has to look.
 STUCK = ("terminal", "ahead", "manual", "foreign")
@@ -36,17 +36,42 @@ class Word(Struct, frozen=True):
         return self.beats and self.age_s < WORD_S
 
 
+class Pool(Struct, frozen=True):
+    """One site's load balancer that takes a service's shares. working: an agent runs at that site."""
+
+    driver: str
+    site: str
+    working: bool
+
+    @property
+    def title(self) -> str:
+        return f"{self.driver} at {self.site}"
+
+
+class PoolSeen(Struct, frozen=True):
+    """What a pool has, as its site's agent read it back. generation None: unreachable, as far as anybody knows.
+    sessions: site -> those that are left there, of sites that get no new ones."""
+
+    driver: str
+    site: str
+    generation: int | None
+    agrees: bool
+    reason: str = ""
+    sessions: dict[str, int] = {}
+
+
 class Arrival(Struct, frozen=True):
     """Where a service's desired state has arrived.
 
     `servers`: each name server's newest answer; `old_ttl_left_s`: until no resolver may hold an older answer any
-    more; `why`: what is still missing or wrong, for people.
+    more; `why`: what is still missing or wrong, for people; `pools`: each load balancer.
     """
 
     state: str  # converged | propagating | diverged
     servers: tuple[Seen, ...]
     old_ttl_left_s: float
     why: tuple[str, ...]
+    pools: tuple[PoolSeen, ...] = ()
 
     @property
     def agreeing(self) -> int:
@@ -56,24 +81,59 @@ class Arrival(Struct, frozen=True):
     def reachable(self) -> int:
         return sum(1 for seen in self.servers if seen.generation is not None)
 
+    @property
+    def pools_agreeing(self) -> int:
+        return sum(1 for seen in self.pools if seen.agrees)
+
 
 def arrival(
-    desired: Desired, drivers: Collection[str], authoritative: Collection[str], words: Sequence[Word]
+    desired: Desired,
+    drivers: Collection[str],
+    authoritative: Collection[str],
+    words: Sequence[Word],
+    pools: Sequence[Pool] = (),
 ) -> Arrival:
-    """`drivers`: names of the DNS drivers that write this name; `authoritative`: the servers that answer for it.
-    Without a DNS name there is nothing to ask. A server that does not answer holds nothing up."""
-    if not desired.name:
-        return Arrival(CONVERGED, (), 0.0, ())
-    heard = [w for w in words if w.alive and w.doc.driver in drivers]
+    """`drivers`: names of the DNS drivers that write this name; `authoritative`: the servers that answer for it;
+    `pools`: the load balancers that take its shares. Without any of them there is nothing to ask. What cannot be
+    reached holds nothing up."""
+    heard = [w for w in words if w.alive and w.doc.driver in drivers] if desired.name else []
     servers = _servers(desired, heard)
     left_s = max((_left_s(w, desired.service) for w in heard), default=0.0)
+    told = [(pool, _of_pool(desired, pool, words)) for pool in pools]
+    seen = tuple(_pool_seen(desired, pool, done) for pool, done in told)
     wrong = [*_stuck(desired, heard), *_edited(desired, servers)]
+    wrong += [f"{p.title}: {d.result} {d.reason}".strip() for p, d in told if d is not None and d.result in STUCK]
     if wrong:
-        return Arrival(DIVERGED, servers, left_s, tuple(wrong))
-    missing = _missing(desired, servers, authoritative)
+        return Arrival(DIVERGED, servers, left_s, tuple(wrong), seen)
+    missing = _missing(desired, servers, authoritative) if desired.name else []
+    missing += [f"{s.driver} at {s.site} {s.reason}" for s in seen if s.generation is not None and not s.agrees]
     if left_s > 0 and not missing:
         missing = [f"old TTL {left_s:.0f}s left"]
-    return Arrival(PROPAGATING if missing else CONVERGED, servers, left_s, tuple(missing))
+    return Arrival(PROPAGATING if missing else CONVERGED, servers, left_s, tuple(missing), seen)
+
+
+def _of_pool(desired: Desired, pool: Pool, words: Sequence[Word]) -> Applied | None:
+    """What the pool's own agent says of the service; None: nothing, or it is silent."""
+    for word in words:
+        doc = word.doc
+        if word.alive and (doc.driver, doc.site, doc.writer) == (pool.driver, pool.site, pool.site):
+            return doc.services.get(desired.service)
+    return None
+
+
+def _pool_seen(desired: Desired, pool: Pool, done: Applied | None) -> PoolSeen:
+    generation: int | None = done.generation if done else 0
+    reason = ""
+    if done is None and pool.working:
+        reason = "was not written yet"
+    elif done is None or done.gone:
+        # Where no agent runs nobody knows, as with the name server of a dead site.
+        generation, reason = None, done.reason if done else "no agent runs there"
+    elif done.result != "ok":
+        reason = f"{done.result} {done.reason}".strip()
+    elif (done.generation, done.decision) != (desired.generation, desired.stamp):
+        reason = f"still gen {done.generation}"
+    return PoolSeen(pool.driver, pool.site, generation, not reason, reason, done.sessions if done else {})
 
 
 def _servers(desired: Desired, heard: Sequence[Word]) -> tuple[Seen, ...]:

@@ -186,10 +186,10 @@ async def get_healthz(request: web.Request) -> web.Response:
 
 
 async def get_readyz(request: web.Request) -> web.Response:
-    """This node sees the store, and its view is current."""
-    view = request.app[NODE].view
-    ready = view.current and view.config is not None
-    return reply({"ok": ready, "source": source_of(view)}, 200 if ready else 503)
+    """Does this node do all of its work? `missing`: what it waits for, in words."""
+    api = request.app[NODE]
+    missing = list(api.lacks())
+    return reply({"ok": not missing, "missing": missing, "source": source_of(api.view)}, 503 if missing else 200)
 
 
 async def get_events(request: web.Request) -> web.StreamResponse:
@@ -241,7 +241,7 @@ def _mark(doc: Doc) -> bytes:
     return msgspec.json.encode(_still(msgspec.to_builtins(doc)), order="deterministic")
 
 
-_AGES = ("source", "age_s", "since_s", "left_s", "old_ttl_left_s", "notes", "reason", "remedy")
+_AGES = ("source", "age_s", "since_s", "left_s", "old_ttl_left_s", "sessions", "notes", "reason", "remedy")
 
 
 def _still(value: Any) -> Any:

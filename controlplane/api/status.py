@@ -5,11 +5,12 @@ Fields are only ever added. What is not known is None, never 0.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from controlplane.api.alarms import alarms
 from controlplane.api.picture import Picture, ServicePicture, stuck_at
+from controlplane.api.propagation import Word
 from controlplane.config.scalars import seconds
 from controlplane.dns.verify import servers_of
 from policies.placing import load
@@ -63,6 +64,7 @@ def service_status(picture: Picture, service: ServicePicture) -> Doc:
         "worst_case_s": bound.worst_case_s if bound else None,
         "target_s": bound.target_s if bound else None,
         "servers": list(arrival.servers) if arrival else [],
+        "pools": list(arrival.pools) if arrival else [],
         "old_ttl_left_s": arrival.old_ttl_left_s if arrival else None,
         "notes": _notes(service),
     }
@@ -145,6 +147,7 @@ def sites(picture: Picture) -> dict[str, Doc]:
             "capacity": site.capacity if serves else None,
             "vantage": picture.vantages.get(name, "silent"),
             "dns": _dns(picture, picture.config, name, answered),
+            "pool": _pool(picture, picture.config, name),
             "notes": _site_notes(picture, name),
         }
     return result
@@ -181,11 +184,27 @@ def _dns(picture: Picture, config: Config, site: str, answered: Mapping[str, boo
     if answered.keys() & own and not any(answered.get(server) for server in own):
         return "unreachable"
     home = [w for w in words if w.doc.writer == site]
-    results = {a.result for w in home or words for a in w.doc.services.values()}
-    for word in ("terminal", "foreign", "ahead", "manual", "transient"):
-        if word in results:
-            return word
-    return "ok"
+    return _worst(home or words)
+
+
+def _pool(picture: Picture, config: Config, site: str) -> str | None:
+    """How the site's load balancer fares; None: it has none."""
+    drivers = {d.name for d in config.pools if site in d.sites}
+    if not drivers:
+        return None
+    words = [w for w in picture.words if w.alive and w.doc.driver in drivers and w.doc.site == site == w.doc.writer]
+    if {w.doc.driver for w in words} != drivers:
+        return "silent"
+    if any(a.gone for w in words for a in w.doc.services.values()):
+        return "unreachable"
+    if any(w.doc.unwritable for w in words):
+        return "unwritable"
+    return _worst(words)
+
+
+def _worst(words: Sequence[Word]) -> str:
+    results = {a.result for w in words for a in w.doc.services.values()}
+    return next((word for word in ("terminal", "foreign", "ahead", "manual", "transient") if word in results), "ok")
 
 
 def _site_notes(picture: Picture, site: str) -> list[str]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from controlplane.dns.ask import Ask
 from controlplane.dns.ask import ask as ask_sockets
-from controlplane.dns.verify import Reading, probes_for, survey, verify
+from controlplane.dns.nameservers import beside
+from controlplane.dns.verify import Probe, Reading, geo_file, not_asked, probes_for, survey, verify
 from controlplane.documents import Seen
+from controlplane.pools.survey import pools_asked
+from controlplane.routes import Routes
+from policies.timing import zones_of
 from policies.topology import Config
 from policies.world import Desired
 
@@ -25,23 +30,55 @@ async def verified(
     incarnation: str = "",
     ask: Ask = ask_sockets,
 ) -> Doc:
-    """{ok, reachable, services: {NAME: {name, generation, ok, servers: [...]}}}.
+    """{ok, reachable, services: {NAME: {name, generation, ok, servers: [...], pools: [...]}}, regions, zones}.
 
-    With `desired` each answer is compared with it; without, servers have to agree with each other and with the
-    configuration. `ok` None: no server could be reached. Never raises for what a server does.
+    With `desired` each answer is compared with it, as far as the server's driver can express it; without, servers
+    have to agree with each other and with the configuration. `ok` None: no server could be reached. `regions`: did
+    what is told to each agree? None: no address is known to be there, so nobody asked. `zones`: what each zone's own
+    NS set says. Never raises for what a server does.
     """
-    readings = await survey(config, ask, tuple(services))
-    judged = await _judge(config, readings, desired or {}, incarnation, ask)
+    mmdb = geo_file(config)
+    probes = await asyncio.to_thread(probes_for, config.regions, mmdb) if mmdb else probes_for(config.regions)
+    names = sorted(zones_of(config))
+    zones = dict(zip(names, await asyncio.gather(*[beside(ask, config, zone) for zone in names]), strict=True))
+    more = {zone: servers for zone, (servers, _) in zones.items()}
+    readings = await survey(config, ask, tuple(services), probes, more)
+    judged = await _judge(Routes(config, "", more), readings, desired or {}, incarnation, ask, probes)
+    result = _by_service(config, readings, judged, desired)
+    pools = await pools_asked(config, services, desired)
+    for service, lines in pools.items():
+        entry = result.setdefault(service, _nothing(config, desired, service))
+        entry["pools"] = lines
+        agree = [line["agrees"] for line in lines if line["agrees"] is not None]
+        if agree and entry["ok"] is not False:
+            entry["ok"] = all(agree)
+    oks = [entry["ok"] for entry in result.values() if entry["servers"] or entry["ok"] is not None]
+    reachable = sum(1 for r in readings if r.reachable)
+    known = [ok for ok in oks if ok is not None]
+    return {
+        "cluster": config.cluster,
+        "ok": None if not known else all(known) and len(known) == len(oks),
+        "reachable": reachable,
+        "asked": len(readings),
+        "services": result,
+        "regions": _regions(config, readings, result, probes),
+        "zones": {
+            zone: {"servers": list(told.servers), "unknown": list(told.unknown), "reason": told.reason}
+            for zone, (_, told) in zones.items()
+        },
+    }
+
+
+def _by_service(
+    config: Config,
+    readings: Sequence[Reading],
+    judged: Mapping[tuple[str, str], Seen],
+    desired: Mapping[str, Desired] | None,
+) -> Doc:
+    """What the name servers say, and whether that is right."""
     result: Doc = {}
     for reading in readings:
-        entry = result.setdefault(
-            reading.service,
-            {
-                "name": _name(config, reading.service),
-                "generation": desired[reading.service].generation if desired and reading.service in desired else None,
-                "servers": [],
-            },
-        )
+        entry = result.setdefault(reading.service, _nothing(config, desired, reading.service))
         line = msgspec.to_builtins(reading) | {"agrees": None}
         entry["servers"].append(line | {"reason": _plain(line["reason"])})
     for service, entry in result.items():
@@ -54,16 +91,24 @@ async def verified(
             _among_themselves(config, service, entry["servers"])
         words = [line["agrees"] for line in entry["servers"] if line["reachable"]]
         entry["ok"] = all(words) if words else None
-    oks = [entry["ok"] for entry in result.values()]
-    reachable = sum(1 for r in readings if r.reachable)
-    known = [ok for ok in oks if ok is not None]
-    return {
-        "cluster": config.cluster,
-        "ok": None if not known else all(known) and len(known) == len(oks),
-        "reachable": reachable,
-        "asked": len(readings),
-        "services": result,
-    }
+    return result
+
+
+def _nothing(config: Config, desired: Mapping[str, Desired] | None, service: str) -> Doc:
+    """Of a service of which nobody was asked yet."""
+    known = desired.get(service) if desired else None
+    generation = known.generation if known else None
+    return {"name": _name(config, service), "generation": generation, "ok": None, "servers": [], "pools": []}
+
+
+def _regions(
+    config: Config, readings: Sequence[Reading], result: Doc, probes: Sequence[Probe]
+) -> dict[str, bool | None]:
+    """A region about which somebody could be asked agrees if all that was asked does."""
+    known = [entry["ok"] for entry in result.values() if entry["ok"] is not None]
+    asked = any(reading.reachable for reading in readings)
+    missing = not_asked(config.regions, probes)
+    return {name: None if name in missing or not asked else all(known) for name in config.regions}
 
 
 def _plain(reason: str) -> str:
@@ -73,13 +118,19 @@ def _plain(reason: str) -> str:
 
 
 async def _judge(
-    config: Config, readings: tuple[Reading, ...], desired: Mapping[str, Desired], incarnation: str, ask: Ask
+    routes: Routes,
+    readings: Sequence[Reading],
+    desired: Mapping[str, Desired],
+    incarnation: str,
+    ask: Ask,
+    probes: Sequence[Probe],
 ) -> dict[tuple[str, str], Seen]:
-    probes = probes_for(config.regions)
     by_server: dict[str, list[Desired]] = {}
     for reading in readings:
-        if reading.reachable and reading.service in desired:
-            by_server.setdefault(reading.server, []).append(desired[reading.service])
+        lens = routes.lens_of(reading.server)
+        told = lens(desired[reading.service]) if lens and reading.service in desired else None
+        if reading.reachable and told is not None:
+            by_server.setdefault(reading.server, []).append(told)
     found: dict[tuple[str, str], Seen] = {}
     for server, wanted in by_server.items():
         for service, seen in (await verify(ask, server, wanted, incarnation, probes)).items():

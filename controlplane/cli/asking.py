@@ -35,9 +35,10 @@ def verify(
 ) -> None:
     """Ask every name server itself, and compare.
 
-    With a cluster, the answers are compared with what is desired. With -f FILE no cluster is needed: the servers
-    have to agree with each other and with the file. Exit 0: all that can be reached agree; 1: they do not;
-    4: none can be reached.
+    Also those that only the zone's own NS set names, for each region of which an address is known; and the load
+    balancers of this machine. With a cluster, the answers are compared with what is desired. With -f FILE no cluster
+    is needed: the servers have to agree with each other and with the file. Exit 0: all that can be reached agree;
+    1: they do not; 4: none can be reached.
 
     \b
     Example:
@@ -86,12 +87,28 @@ def _screen(doc: Doc) -> Iterator[RenderableType]:
             why = line["reason"] if line["reachable"] else f"unreachable: {line['reason']}"
             cells = (name, line["server"], mark(line["agrees"]), generation, ttl, told, "" if line["agrees"] else why)
             rows.append(cells)
+        for line in service["pools"]:
+            told = " ".join(f"{server}={weight}" for server, weight in line["servers"].items())
+            where = f"{line['driver']} {line['backend']}"
+            rows.append((name, where, mark(line["agrees"]), "", "", told, "" if line["agrees"] else line["reason"]))
     if not rows:
-        yield Text("no service has a DNS name: nothing to ask")
+        yield Text("no service has a DNS name or a pool: nothing to ask")
         return
     yield table(("SERVICE", "SERVER", "", "GEN", "TTL", "ANSWERS", ""), rows)
+    yield from _unasked(doc)
     unreachable = doc["asked"] - doc["reachable"]
     words = {True: "AGREED", False: "NOT AGREED", None: "NOBODY ANSWERED"}
     text = f"{words[doc['ok']]}: {doc['reachable']} of {doc['asked']} answered"
     style = {True: "green", False: "red", None: "yellow"}[doc["ok"]]
     yield Text(text + (f", {unreachable} unreachable" if unreachable and doc["reachable"] else ""), style=style)
+
+
+def _unasked(doc: Doc) -> Iterator[RenderableType]:
+    """What could not be asked about, and why."""
+    for region, agrees in doc["regions"].items():
+        if agrees is None and doc["reachable"]:
+            yield Text(f"region {region} not asked: no address known to be there", style="yellow")
+    for zone, told in doc["zones"].items():
+        for name in told["unknown"]:
+            text = f"{zone}: name server {name} not asked: the zone does not tell its address; add it to servers"
+            yield Text(text, style="yellow")

@@ -19,6 +19,7 @@ from controlplane.cli.discovery import DiscoveryError, find
 Doc = dict[str, Any]
 FRESH_S = 3.0  # an answer older than this is stale: the other endpoints are asked too
 HEDGE_S = 1.0  # without an answer for so long, the next endpoint is asked as well
+DEFAULT_API = "http://127.0.0.1:8600"  # where failoverd listens, if it is not told otherwise
 _MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 
@@ -26,7 +27,10 @@ class Unreachable(Exception):
     """Nobody answered. `sent`: an endpoint may have received the request all the same."""
 
     def __init__(self, reasons: Mapping[str, str], sent: bool) -> None:
-        super().__init__("; ".join(f"{url}: {why}" for url, why in reasons.items()))
+        said = [f"{url}: {why}" for url, why in reasons.items()]
+        if list(reasons) == [DEFAULT_API]:
+            said.append("start a cluster with `failoverctl dev` or failoverd, or name one's API with --api URL")
+        super().__init__("; ".join(said))
         self.sent = sent
 
 
@@ -40,9 +44,10 @@ class ApiError(Exception):
 
 
 def endpoints(run: Run) -> tuple[str, ...]:
-    """The API addresses to try: --api, else those of the one cluster that runs here.
+    """The API addresses to try: --api, else those of the one dev cluster that runs here, else this machine's own
+    failoverd.
 
-    Raises Stop: nobody to ask (4), or several to choose from (2).
+    Raises Stop: the directory of dev clusters cannot be trusted (4), or there are several to choose from (2).
     """
     if run.api:
         return run.api
@@ -51,10 +56,7 @@ def endpoints(run: Run) -> tuple[str, ...]:
     except DiscoveryError as error:
         raise Stop(Code.UNKNOWN, f"{error}. Or name a cluster's API with --api URL.") from None
     if not running:
-        raise Stop(
-            Code.UNKNOWN,
-            "Nobody to ask: no cluster runs here. Start one with `failoverctl dev`, or name one's API with --api URL.",
-        )
+        return (DEFAULT_API,)
     if len(running) > 1:
         choices = "\n".join(f"  {r.cluster}: --api {','.join(r.api)}" for r in running)
         raise Stop(Code.USAGE, f"Several clusters run here; choose one:\n{choices}")

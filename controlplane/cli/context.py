@@ -101,7 +101,7 @@ Api = Annotated[
         "--api",
         metavar="URL,URL",
         envvar="FAILOVERCTL_API",
-        help="Where to ask; all are tried. Default: the cluster that `failoverctl dev` runs here.",
+        help="Where to ask; all are tried. Default: a `failoverctl dev` here, else this machine's failoverd.",
         rich_help_panel=_PANEL,
     ),
 ]

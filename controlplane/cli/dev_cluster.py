@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from controlplane.cli.dev_config import web_places
 from controlplane.cli.dev_web import WebService
 from controlplane.node import ROLES, Node
 from controlplane.store.memory import MemoryStore
+from controlplane.telemetry.environment import telemetry_from
 from policies.topology import Config
 from probes.kinds.prober import KindProber
 
@@ -72,14 +74,16 @@ class DevCluster:
             service = WebService(site.name, address, port)
             await service.start()
             site.services.append(service)
+        wall = time.time  # noqa: TID251 - this is the port: the root hands the wall clock in
         node = Node(
             site.name,
             self.config.cluster,
             self.store,
             KindProber(),
             roles=site.roles,
-            wall=time.time,  # noqa: TID251 - this is the port: the root hands the wall clock in
+            wall=wall,
             rng=random.SystemRandom(),
+            telemetry=telemetry_from(os.environ, site.name, self.config.cluster, wall),
         )
         site.node = node
         site.api = await serve(make_app(node), "127.0.0.1", site.api_port)

@@ -117,10 +117,10 @@ def check_fit(config: Config) -> None:
         if service.pools is not None:
             raise Unfit(f"services.{name}.pools: dev has no load balancers; leave pools out")
     for driver in config.dns:
-        if not DRIVERS[driver.driver].runs:
+        if not DRIVERS[driver.driver].in_process:
             raise Unfit(
-                f"drivers.dns {driver.name}: this version can check driver {driver.driver} but not run it; "
-                f"use driver: {', '.join(name for name, kind in DRIVERS.items() if kind.runs)}"
+                f"drivers.dns {driver.name}: dev writes to no server outside its own process, as {driver.driver} does; "
+                f"use driver: {', '.join(name for name, kind in DRIVERS.items() if kind.in_process)}"
             )
     if config.pools:
         raise Unfit("drivers.pools: dev has no load balancers; leave them out")

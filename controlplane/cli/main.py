@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from controlplane.cli import asking, configuration, dev, observe, predict, steer
+from controlplane.cli import adopting, asking, configuration, dev, doctor, observe, predict, steer
 from controlplane.cli.context import Api, Json, Timeout, Utc, read_globals
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
 
 # In the order in which --help lists them: a cluster to try, how things are, what would be, what changes them, the
 # configuration.
-for module in (dev, observe, asking, predict, steer, configuration):
+for module in (dev, observe, asking, predict, steer, adopting, configuration, doctor):
     module.register(app)
 
 

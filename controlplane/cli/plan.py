@@ -29,6 +29,8 @@ def plan(doc: Doc) -> Iterator[RenderableType]:
         if finding["level"] == "refused":
             line.append(_how(finding))
         yield line
+    if "reach" in doc:
+        yield _reach(doc["reach"])
     if found["ineffective"]:
         yield Text(f" {WARN} outranked from then on: {' '.join(found['ineffective'])}", style="yellow")
     if any(finding["guard"] == "never_empty" and finding["level"] == "refused" for finding in found["findings"]):
@@ -42,6 +44,20 @@ def plan(doc: Doc) -> Iterator[RenderableType]:
         generation = f"gen {move['generation'] - 1} -> {move['generation']}"
         rows.append((Text("PLAN", style="bold"), safe(move["service"]), safe(move["region"]), change, Text(generation)))
     yield table(("", "", "", "", ""), rows)
+
+
+def _reach(reach: Doc) -> Text:
+    """ " ✔ dns 3/3   ✔ pools 2/3 (haproxy at site-c)": who can be told."""
+    line = Text()
+    for word in ("dns", "pools"):
+        found = reach[word]
+        if found["of"]:
+            missing = found["unreachable"]
+            sign, style = (WARN, "yellow") if missing else (OK, "green")
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            what = f" without {', '.join(missing[:3])}{more}" if missing else ""
+            line.append(f" {sign} {word} {found['reachable']}/{found['of']}", style=style).append(f"{what}  ")
+    return line
 
 
 def _how(finding: Doc) -> str:

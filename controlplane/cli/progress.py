@@ -14,9 +14,11 @@ from controlplane.cli.context import Code, Run, Stop
 from controlplane.cli.output import clock, now, safe, seconds
 
 LOOK_S = 0.25
+SESSIONS_EVERY_S = 5.0  # between two lines about sessions alone
 
 Doc = dict[str, Any]
-UNKNOWN_END: Doc = {"took_s": None, "services": None, "servers": None}  # where nobody waited for it
+# Where nobody waited for it.
+UNKNOWN_END: Doc = {"took_s": None, "services": None, "servers": None, "pools": None, "sessions": None}
 
 
 class Change(Struct, frozen=True):
@@ -57,6 +59,7 @@ async def _wait(run: Run, change: Change, patience_s: float, say: Callable[[], N
     say()
     begun = loop.time()
     said: set[str] = set()
+    sessions = Sessions(change)
     missing: list[str] = ["nobody has answered since"]
     answered = False
     async with Client.of(run) as client:
@@ -67,9 +70,11 @@ async def _wait(run: Run, change: Change, patience_s: float, say: Callable[[], N
                 mine = _concerned(doc, change)
                 missing = _missing(doc, change, mine)
                 _say(run, mine, said)
+                sessions.look(run, mine, loop.time())
             except (Unreachable, ApiError) as error:
                 answered, missing = False, [str(error)]
             if answered and not missing:
+                sessions.tell(run)
                 return _finish(run, change, mine, loop.time() - begun)
             if loop.time() - begun >= patience_s:
                 break
@@ -112,9 +117,14 @@ def _say(run: Run, mine: dict[str, Doc], said: set[str]) -> None:
         agreeing = sum(1 for s in servers if s["agrees"])
         gone = [s["server"] for s in servers if s["generation"] is None]
         line = f"{name} gen {service['generation']}: {agreeing}/{len(servers)} name servers agree"
-        if gone:
-            line += f" · unreachable: {' '.join(gone)}"
-        if servers and line not in said:
+        pools = service["pools"]
+        away = [f"{p['driver']} at {p['site']}" for p in pools if p["generation"] is None]
+        if pools:
+            count = f"{sum(1 for p in pools if p['agrees'])}/{len(pools)} pools"
+            line = f"{line} · {count}" if servers else f"{name} gen {service['generation']}: {count} agree"
+        if gone or away:
+            line += f" · unreachable: {' '.join([*gone, *away])}"
+        if (servers or pools) and line not in said:
             said.add(line)
             _line(run, line)
         left_s = service["old_ttl_left_s"]
@@ -122,6 +132,45 @@ def _say(run: Run, mine: dict[str, Doc], said: set[str]) -> None:
         if left_s and agreeing == len(servers) - len(gone) and ttl not in said:
             said.add(ttl)
             _line(run, f"{name}: resolvers may keep the old answer for {seconds(left_s)} more")
+
+
+class Sessions:
+    """What is left at the sites that a change empties: shown, not awaited."""
+
+    def __init__(self, change: Change) -> None:
+        self._sites = change.sites if change.empties else ()
+        self._seen: dict[str, list[int]] = {}
+        self._told: dict[str, list[int]] = {}
+        self._told_at = 0.0
+
+    def look(self, run: Run, mine: dict[str, Doc], now: float) -> None:
+        """Remember what is new; a line now and then."""
+        for site, count in left(mine, self._sites).items():
+            seen = self._seen.setdefault(site, [])
+            if not seen or seen[-1] != count:
+                seen.append(count)
+        if not self._told or now - self._told_at >= SESSIONS_EVERY_S:
+            self._told_at = now
+            self.tell(run)
+
+    def tell(self, run: Run) -> None:
+        """A line for each site: how many there were, as they came to be fewer."""
+        for site, seen in self._seen.items():
+            if seen != self._told.get(site):
+                self._told[site] = list(seen)
+                shown = seen if len(seen) <= 8 else [*seen[:4], *seen[-4:]]
+                _line(run, f"sessions at {site} {', '.join(map(str, shown))}")
+
+
+def left(mine: dict[str, Doc], sites: Sequence[str]) -> dict[str, int]:
+    """Sessions at these sites, over all pools of these services; sites of which no pool says anything are left out."""
+    found: dict[str, int] = {}
+    for service in mine.values():
+        for pool in service["pools"]:
+            for site, count in pool["sessions"].items():
+                if site in sites:
+                    found[site] = found.get(site, 0) + count
+    return found
 
 
 def _line(run: Run, text: str) -> None:
@@ -147,9 +196,16 @@ def _finish(run: Run, change: Change, mine: dict[str, Doc], took_s: float) -> Do
     servers = {s["server"] for s in asked}
     agree = servers - {s["server"] for s in asked if not s["agrees"]}
     silent = {s["server"] for s in asked if s["generation"] is None}
-    text = f"{change.done} in {seconds(took_s)}, verified: {len(agree)}/{len(servers)} name servers"
-    if silent:
-        text += f", {len(silent)} unreachable"
+    pools = {(p["driver"], p["site"]) for service in mine.values() for p in service["pools"]}
+    told = [p for service in mine.values() for p in service["pools"]]
+    away = {(p["driver"], p["site"]) for p in told if p["generation"] is None}
+    set_ = pools - {(p["driver"], p["site"]) for p in told if not p["agrees"]}
+    remaining = left(mine, change.sites) if change.empties else {}
+    counts = [f"{len(agree)}/{len(servers)} name servers"] if servers or not pools else []
+    counts += [f"{len(set_)}/{len(pools)} pools"] if pools else []
+    counts += [f"{sum(remaining.values())} sessions"] if remaining else []
+    counts += [f"{len(silent) + len(away)} unreachable"] if silent or away else []
+    text = f"{change.done} in {seconds(took_s)}, verified: {', '.join(counts)}"
     run.people.print(Text(text, style="green"))
     for line in () if change.empties else _comes_back(change, mine):
         run.people.print(Text("  ").append_text(safe(line)))
@@ -159,6 +215,8 @@ def _finish(run: Run, change: Change, mine: dict[str, Doc], took_s: float) -> Do
         "took_s": round(took_s, 3),
         "services": mine,
         "servers": {"agree": len(agree), "of": len(servers), "unreachable": len(silent)},
+        "pools": {"agree": len(set_), "of": len(pools), "unreachable": len(away)},
+        "sessions": remaining,
     }
 
 

@@ -114,10 +114,11 @@ def _sites(sites: Mapping[str, Doc], lost: bool) -> RenderableType:
                 load,
                 _word(site["vantage"], lost),
                 _word(site["dns"], lost),
+                _word(site["pool"], lost),
                 safe(" · ".join(site["notes"])),
             )
         )
-    headers = ("SITE", "ROLE", "OBSERVED", "LOAD/USABLE", "VANTAGE", "DNS", "NOTE")
+    headers = ("SITE", "ROLE", "OBSERVED", "LOAD/USABLE", "VANTAGE", "DNS", "POOL", "NOTE")
     return table(headers, rows, right=("LOAD/USABLE",))
 
 

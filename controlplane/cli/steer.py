@@ -64,7 +64,8 @@ def drain(
     Preflight, plan, confirmation, progress, verified end. The site keeps its last resort: where nothing else
     is left, it still serves. By default it ends after 4h (said again with another --for, it takes the place of
     the first); the site then comes back by its ramp. DRAINED means
-    that all reachable name servers agree and old TTLs are over.
+    that all reachable name servers and load balancers agree and old TTLs are over; sessions that are left are
+    shown, and not waited for.
 
     \b
     Example:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from controlplane.documents import (
+    AdoptedDoc,
     AppliedDoc,
     DecisionDoc,
     GovernorDoc,
@@ -18,6 +19,7 @@ from controlplane.documents import (
     OverrideTimers,
     SchemaTooNew,
     decode,
+    unfold,
 )
 from controlplane.store import KV, Delete, Snapshot
 from policies.topology import Config, Override
@@ -26,7 +28,7 @@ from probes.target import Beat, Shard
 
 Unknown = dict[str, Any]  # fields of a document that this version does not know, carried along when it rewrites it
 
-_REWRITTEN = (Desired, GovernorDoc, OverrideTimers, OverridesRev)
+_REWRITTEN = (AdoptedDoc, Desired, GovernorDoc, OverrideTimers, OverridesRev)
 _raw = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -55,7 +57,8 @@ class Mirror:
         self.nodes: dict[str, NodeDoc] = {}
         self.beats: dict[str, Beat] = {}  # "<site>/<prober>"
         self.shards: dict[str, dict[str, Shard]] = {}  # "<site>/<prober>" -> shard
-        self.applied: dict[str, AppliedDoc] = {}  # "<site>/<driver>/<writer>"
+        self.adopted: AdoptedDoc | None = None
+        self.applied: dict[str, AppliedDoc] = {}  # "<writer>/<site>/<driver>/<shard>"
         self.decisions: dict[str, DecisionDoc] = {}
         self.last_decision = 0  # the highest number of a decision ever seen
         self._singles: dict[str, tuple[str, type]] = {
@@ -65,6 +68,7 @@ class Mirror:
             keys.overrides_rev: ("overrides_rev", OverridesRev),
             keys.timers_overrides: ("timers", OverrideTimers),
             keys.timers_governor: ("governor", GovernorDoc),
+            keys.adopted: ("adopted", AdoptedDoc),
         }
         self._tables: tuple[tuple[str, dict[str, Any], type], ...] = (
             (keys.desired, self.desired, Desired),
@@ -182,7 +186,7 @@ class Mirror:
 def unknown_fields(type_: type[Any], value: bytes) -> Unknown:
     """The fields of a readable document that its type here does not have."""
     known = type_.__struct_fields__
-    fields = _raw.decode(value)  # nested values are not built: this runs for every document that comes in
+    fields = _raw.decode(unfold(value))  # nested values are not built: this runs for every document that comes in
     return {name: msgspec.json.decode(field) for name, field in fields.items() if name not in known}
 
 

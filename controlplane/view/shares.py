@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from policies.express import SERVER
 from policies.world import Answer
 
 
+def pool_shares(answers: Iterable[Answer]) -> dict[str, int]:
+    """Site -> whole percent, from the weights of a pool's servers; {} for what is no pool's."""
+    sites: dict[str, int] = {}
+    for answer in answers:
+        if answer.rtype == SERVER:
+            sites[answer.site] = sites.get(answer.site, 0) + answer.weight
+    return _percent(sites)
+
+
 def ahead_shares(answers: Iterable[Answer]) -> dict[str, dict[str, int]]:
-    """Region -> site -> whole percent, adding up to 100, from the weights (of the A records, if there are any)."""
+    """Region -> site -> whole percent, adding up to 100, from the weights (of the A records, if there are any).
+    Region "" = everybody."""
     weights: dict[str, dict[str, dict[str, int]]] = {}
     for answer in answers:
         sites = weights.setdefault(answer.region, {}).setdefault(answer.rtype, {})

@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from controlplane.documents import AppliedDoc, DecisionDoc, Keys, LeaderDoc, NodeDoc, encode
 from controlplane.signal import Signal, together
 from controlplane.store import KV, Compacted, Delete, Put, Rewound, Store, StoreError, Txn
+from controlplane.view.claims import Claims
+from controlplane.view.endings import Endings
 from controlplane.view.mirror import Mirror
 from controlplane.view.pulse import BEAT_S, FOREVER, Pulse
-from controlplane.view.shares import ahead_shares
 from controlplane.view.votes import Votes
+from controlplane.view.words import Words
 from policies.frame import Frame, usable
 from policies.standing import effective
 from policies.topology import Config, Override
@@ -42,13 +44,13 @@ class View:
         self.on_decision: list[Callable[[DecisionDoc, bool], None]] = []  # live: not from a snapshot
         self.on_applied: list[Callable[[str, AppliedDoc], None]] = []
         self.votes = Votes()
+        self.words = Words(self.mirror)
         self.highest_rev = 0
         self._store = store
         self._rewound = ""
         self._marked = False  # as the governor's document had it
-        self._claims: dict[str, tuple[str, ...]] = {}  # "<site>/<driver>/<writer>" -> services found ahead
-        self._overrides: tuple[Override, ...] = ()
-        self._next_expiry = FOREVER
+        self._claims = Claims()
+        self._endings = Endings(self.mirror)
         self._arrived: dict[str, float] = {}  # key -> own clock
 
     # --- flags and ages ---------------------------------------------------------------------------------
@@ -69,8 +71,10 @@ class View:
 
     @property
     def may_lead(self) -> bool:
-        """The clock is not suspect, and there is nothing that this version cannot read."""
-        return not self.pulse.clock_suspect and not self.mirror.unreadable
+        """The clock is not suspect, there is nothing that this version cannot read, and its site is configured."""
+        config = self.mirror.config
+        known = config is None or self.pulse.me.site in config.sites
+        return known and not self.pulse.clock_suspect and not self.mirror.unreadable
 
     @property
     def freshness_s(self) -> float:
@@ -89,7 +93,7 @@ class View:
 
     def override_left_s(self, id_: str) -> float | None:
         """What is left of an override; None without expiry. 0 = over. KeyError if there is no such override."""
-        ends = self._ends(self.mirror.overrides[id_])
+        ends = self._endings.at(self.mirror.overrides[id_], self.pulse.now(), self._arrived)
         return None if ends == FOREVER else max(0.0, ends - self.pulse.now())
 
     # --- for whoever decides, leads, acts ---------------------------------------------------------------
@@ -101,6 +105,16 @@ class View:
     @property
     def incarnation(self) -> str:
         return self.mirror.incarnation
+
+    @property
+    def adopted(self) -> tuple[str, ...]:
+        """Foreign incarnations whose records were given to this cluster."""
+        return self.mirror.adopted.incarnations if self.mirror.adopted else ()
+
+    @property
+    def adoption(self) -> int:
+        """The revision of that; 0 = never."""
+        return self.revisions.get(self.keys.adopted, 0)
 
     @property
     def desired(self) -> Mapping[str, Desired]:
@@ -124,7 +138,7 @@ class View:
     def overrides(self) -> tuple[Override, ...]:
         """Those that have not expired, by id."""
         self.look()
-        return self._overrides
+        return self._endings.standing
 
     def carried(self) -> Carried:
         """What the fold over services starts with: all room, and the automatic moves within the window."""
@@ -151,7 +165,7 @@ class View:
         frame = self.frames[service]
         self.look()
         votes, reasons = self.votes.cast(service)
-        winners, freeze = effective(self._overrides, frame)
+        winners, freeze = effective(self._endings.standing, frame)
         desired = self.mirror.desired.get(service)
         ahead = self.ahead(service)
         return Slice(
@@ -171,19 +185,11 @@ class View:
     def ahead(self, service: str) -> Ahead | None:
         """The highest fence that an agent found ahead of desired, and what it serves."""
         desired = self.mirror.desired.get(service)
-        least = desired.generation if desired else 0
-        best: Ahead | None = None
-        for name in sorted(self._claims):
-            if service not in self._claims[name]:
-                continue
-            done = self.mirror.applied[name].services[service]
-            if done.ahead_generation >= (best.generation + 1 if best else least):
-                best = Ahead(done.ahead_generation, ahead_shares(done.ahead_answers))
-        return best
+        return self._claims.highest(service, desired.generation if desired else 0, self.config)
 
     def claimed_ahead(self) -> list[str]:
         """Configured services of which some agent says that their fence is ahead of desired."""
-        return sorted({s for services in self._claims.values() for s in services if s in self.frames})
+        return sorted(s for s in self._claims.services() if s in self.frames)
 
     # --- the loops --------------------------------------------------------------------------------------
 
@@ -324,10 +330,10 @@ class View:
             self.news.set()
         elif key == keys.config:
             self._configure()
-        elif key == keys.incarnation:
+        elif key in (keys.incarnation, keys.adopted):
             self.news.set()
         elif key.startswith(keys.overrides) or key == keys.timers_overrides:
-            self._expire(self.pulse.now())
+            self._endings.expire(self.pulse.now(), self._arrived)
             if key != keys.timers_overrides:
                 self.votes.touch_all()
         elif key == keys.timers_governor:
@@ -347,11 +353,9 @@ class View:
 
     def _applied(self, name: str) -> None:
         done = self.mirror.applied.get(name)
-        found = tuple(s for s, by in done.services.items() if by.result == "ahead") if done else ()
-        for service in (*self._claims.pop(name, ()), *found):
+        for service in sorted(self._claims.take(name, done)):
             self.votes.touch(service)
-        if found:
-            self._claims[name] = found
+        self.words.take(name)
         if done is not None:
             for told in self.on_applied:
                 told(name, done)
@@ -370,26 +374,11 @@ class View:
         """What has ended by now: beats that stopped moving, overrides."""
         now = self.pulse.now()
         self.votes.look(now, self.freshness_s)
-        if now >= self._next_expiry:
-            self._expire(now)
+        if now >= self._endings.next_at:
+            self._endings.expire(now, self._arrived)
             self.votes.touch_all()
         if self.votes.dirty:
             self.inputs.set()
-
-    def _ends(self, override: Override) -> float:
-        """When an override ends on the own clock; what the leader last wrote of it goes first."""
-        now, timers = self.pulse.now(), self.mirror.timers
-        left_s = timers.left_s.get(override.id) if timers else None
-        if left_s is not None:
-            return now - self.age_s(self.keys.timers_overrides) + left_s
-        if override.for_s is None:
-            return FOREVER
-        return now - self.age_s(self.keys.override(override.id)) + override.for_s
-
-    def _expire(self, now: float) -> None:
-        ends = {id_: self._ends(self.mirror.overrides[id_]) for id_ in sorted(self.mirror.overrides)}
-        self._overrides = tuple(self.mirror.overrides[id_] for id_, end in ends.items() if end > now)
-        self._next_expiry = min((end for end in ends.values() if end > now), default=FOREVER)
 
     def _flag_rewound(self, why: str) -> None:
         """The store was restored from a backup; the leader writes it down."""

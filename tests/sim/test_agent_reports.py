@@ -13,7 +13,7 @@ def told_and_forgotten() -> World:
     w.darken("site-a")
     w.run(20.0)
     backup = w.store.snapshot()
-    key = w.keys.applied_by("site-b", "embedded-site-b", "site-b")
+    key = w.keys.applied_by("site-b", "site-b", "embedded-site-b")
     before = w.store._data[key].value
     while w.store._data[key].value == before:
         backup = w.store.snapshot()

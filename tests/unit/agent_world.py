@@ -63,6 +63,8 @@ class Source:
         self.desired: dict[str, Desired] = {}
         self.config: Config | None = CONFIG
         self.incarnation = "inc"
+        self.adopted: tuple[str, ...] = ()
+        self.adoption = 0
         self.current = True
         self.news = Signal()
 
@@ -74,7 +76,7 @@ class CountingStore(MemoryStore):
         self.ranges = 0
 
     async def range(self, prefix: str) -> Snapshot:
-        self.ranges += 1
+        self.ranges += prefix == KEYS.desired
         if self.away:
             raise Unavailable("away")
         return await super().range(prefix)
@@ -138,7 +140,7 @@ class World:
         return actual.fence.generation if actual and actual.fence else None
 
     def document(self, site: str, writer: str) -> AppliedDoc | None:
-        value = self.store.snapshot().data.get(KEYS.applied_by(site, f"dns-{site}", writer))
+        value = self.store.snapshot().data.get(KEYS.applied_by(writer, site, f"dns-{site}"))
         return decode(AppliedDoc, value.value) if value else None
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from controlplane.api.app import Server, make_app, serve
 from controlplane.cli.dev_config import free_port
 from controlplane.config import read_config
-from controlplane.node import Node
+from controlplane.node import Node, PoolOpener, open_real_pool
 from controlplane.store.memory import MemoryStore
 from policies.topology import Config
 from probes.target import Cancel, Done, Sample, Target
@@ -73,9 +73,13 @@ class WellProber:
 
 
 class Cluster:
-    """`urls`: the APIs of two of its four nodes. `down`: sites whose services fail from now on."""
+    """`urls`: the APIs of two of its four nodes. `down`: sites whose services fail from now on. `open_pool`: opens
+    the load balancers, if the configuration has some; `state_dir`: for those."""
 
-    def __init__(self, config: Config, text: str) -> None:
+    def __init__(
+        self, config: Config, text: str, open_pool: PoolOpener = open_real_pool, state_dir: Path | None = None
+    ) -> None:
+        self._open_pool, self._state_dir = open_pool, state_dir
         self.config = config
         self.text = text
         self.down: set[str] = set()
@@ -90,9 +94,19 @@ class Cluster:
         self._end = asyncio.Event()
         store, tasks, servers = self.store, [], list[Server]()
         for name, site in self.config.sites.items():
+            if self._state_dir:
+                (self._state_dir / name).mkdir()
             roles = ("vantage", "controller") if site.role == "witness" else ("vantage", "controller", "agent")
             self.nodes[name] = node = Node(
-                name, "acme", store, WellProber(self.down), roles=roles, wall=wall, rng=random.SystemRandom()
+                name,
+                "acme",
+                store,
+                WellProber(self.down),
+                roles=roles,
+                wall=wall,
+                rng=random.SystemRandom(),
+                open_pool=self._open_pool,
+                state_dir=self._state_dir / name if self._state_dir else None,
             )
             if name in ("site-a", "cloud"):
                 servers.append(await serve(make_app(node), "127.0.0.1", 0))

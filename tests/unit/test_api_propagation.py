@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controlplane.api.propagation import CONVERGED, DIVERGED, PROPAGATING, Word, arrival
+from controlplane.api.propagation import CONVERGED, DIVERGED, PROPAGATING, Arrival, Pool, Word, arrival
 from controlplane.documents import Applied, AppliedDoc, Seen
 from policies.world import Desired
 
@@ -102,3 +102,64 @@ def test_what_no_further_try_will_mend() -> None:
 def test_a_driver_of_another_zone_has_no_say() -> None:
     other = word(driver="other", applied=Applied(1, "terminal"))
     assert state(word(seen(A, 58), seen(B, 58)), other) == CONVERGED
+
+
+# ---- pools
+
+LB = (Pool("lb", "a", True), Pool("lb", "b", True))
+
+
+def pool_word(site: str, applied: Applied | None, alive: bool = True) -> Word:
+    services = {"www": applied} if applied else {}
+    return Word(AppliedDoc(site, "lb", site, "run", 1, services, {}, {}), 0.0, alive)
+
+
+def pools(*words: Word, there: tuple[Pool, ...] = LB, desired: Desired = DESIRED) -> Arrival:
+    return arrival(desired, DRIVERS, (A, B), [word(seen(A, 58), seen(B, 58)), *words], there)
+
+
+FINE = Applied(58, "ok")
+
+
+def test_pools_have_to_agree_too() -> None:
+    found = pools(pool_word("a", FINE), pool_word("b", Applied(58, "ok", sessions={"b": 7})))
+    assert found.state == CONVERGED and found.pools_agreeing == 2
+    assert [p.sessions for p in found.pools] == [{}, {"b": 7}]
+    found = pools(pool_word("a", FINE), pool_word("b", Applied(57, "ok")))
+    assert (found.state, found.why) == (PROPAGATING, ("lb at b still gen 57",))
+    found = pools(pool_word("a", FINE), pool_word("b", Applied(0, "transient", "read: no answer")))
+    assert (found.state, found.why) == (PROPAGATING, ("lb at b transient read: no answer",))
+    found = pools(pool_word("a", FINE), pool_word("b", Applied(58, "terminal", "no such backend")))
+    assert (found.state, found.why) == (DIVERGED, ("lb at b: terminal no such backend",))
+
+
+def test_the_same_generation_of_another_decision_is_not_ours() -> None:
+    other = Applied(58, "ok", decision="d-9-x")
+    assert pools(pool_word("a", FINE), pool_word("b", other)).state == PROPAGATING
+
+
+def test_a_pool_that_was_not_written_yet_is_waited_for() -> None:
+    for words in ((), (pool_word("b", None),), (pool_word("b", FINE, alive=False),)):
+        found = pools(pool_word("a", FINE), *words)
+        assert (found.state, found.why) == (PROPAGATING, ("lb at b was not written yet",))
+
+
+def test_the_pool_of_a_dead_site_or_of_a_dead_process_is_unreachable_and_holds_nothing_up() -> None:
+    dead = (LB[0], Pool("lb", "b", False))
+    found = pools(pool_word("a", FINE), pool_word("b", Applied(57, "ok"), alive=False), there=dead)
+    assert found.state == CONVERGED and found.pools[1].generation is None
+    assert found.pools[1].reason == "no agent runs there" and found.pools_agreeing == 1
+    found = pools(pool_word("a", FINE), pool_word("b", Applied(0, "transient", "read: refused", gone=True)))
+    assert found.state == CONVERGED and found.pools[1].reason == "read: refused"
+
+
+def test_only_its_own_agent_speaks_for_a_pool() -> None:
+    stranger = Word(AppliedDoc("b", "lb", "a", "run", 1, {"www": FINE}, {}, {}), 0.0, True)
+    assert pools(pool_word("a", FINE), stranger).state == PROPAGATING
+
+
+def test_a_service_of_pools_alone() -> None:
+    alone = Desired("www", 58, {"world": {"a": 100}}, (), {})
+    assert arrival(alone, (), (), [pool_word("a", FINE), pool_word("b", FINE)], LB).state == CONVERGED
+    found = arrival(alone, (), (), [pool_word("a", FINE)], LB)
+    assert (found.state, found.servers, found.old_ttl_left_s) == (PROPAGATING, (), 0.0)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from chaos.worlds.loop import Kernel
 from controlplane import chores
 from controlplane.chores import Chores, silent_keys
-from controlplane.documents import NodeDoc, OverridesRev, OverrideTimers, decode, encode
+from controlplane.documents import AppliedDoc, NodeDoc, OverridesRev, OverrideTimers, decode, encode
 from controlplane.store import KV, Compare, Put, Txn
 from tests.unit.test_journal import decision
 from tests.unit.view_world import Fixture, override
@@ -117,3 +117,24 @@ def test_old_decisions_are_trimmed_oldest_first(c: Case, monkeypatch: pytest.Mon
     c.do()
     assert sorted(c.view.mirror.decisions) == ["d-10", "d-11", "d-12"]
     assert c.view.mirror.last_decision == 12
+
+
+def test_what_a_writer_reported_is_swept_when_all_of_its_shards_are_silent(c: Case) -> None:
+    def report(writer: str, shard: int, n: int) -> None:
+        doc = AppliedDoc(writer, "dns", writer, "r", n, {}, {}, {}, shard=shard)
+        c.put(c.keys.applied_by(writer, writer, "dns", shard), encode(doc))
+
+    for writer in ("b", "c"):
+        for shard in (0, 1):
+            report(writer, shard, 1)
+    for n in range(37):
+        c.kernel.run_for(100.0)
+        report("c", 0, n)
+    c.kernel.run_for(0.01)
+    found: list[list[str]] = []
+    c.node.call_soon(lambda: found.append(silent_keys(c.view, chores.SILENT_S)))
+    c.kernel.run_for(0.0)
+    assert found == [[c.keys.applied_by("b", "b", "dns", shard) for shard in (0, 1)]]
+    c.do()
+    assert c.entry(c.keys.applied_by("b", "b", "dns")) is None
+    assert c.entry(c.keys.applied_by("c", "c", "dns", 1)) is not None, "a shard in which nothing happens"

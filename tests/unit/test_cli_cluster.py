@@ -59,8 +59,8 @@ def test_status(cluster: Cluster) -> None:
     assert lines[0].startswith("acme  rev 1  from site-a api, 0.") and "leader" in lines[0]
     assert lines[1] == "● OK  1/1 services converged"
     rows = [line.split() for line in lines]
-    assert ["site-a", "active", "●", "up", "400/900", "ok", "ok"] in rows
-    assert ["cloud", "witness", "-", "-", "ok", "-"] in rows
+    assert ["site-a", "active", "●", "up", "400/900", "ok", "ok", "-"] in rows
+    assert ["cloud", "witness", "-", "-", "ok", "-", "-"] in rows
     assert "\x1b[" not in result.output
 
 
@@ -102,7 +102,13 @@ def test_whatif_and_verify(cluster: Cluster, world: tuple[Cluster, Path]) -> Non
 def test_drain_and_undrain(cluster: Cluster) -> None:
     result = cli(cluster, "drain", "site-b", "--reason", "switch firmware", "--for", "2h", "--yes")
     assert result.exit_code == 0, result.output
-    for word in ("PREFLIGHT acme rev", "▲ n_plus", "UNDO  failoverctl undrain site-b", "committed, as ov-"):
+    for word in (
+        "PREFLIGHT acme rev",
+        "▲ n_plus",
+        "✔ dns 3/3",
+        "UNDO  failoverctl undrain site-b",
+        "committed, as ov-",
+    ):
         assert word in result.stdout
     assert "site-b -> site-a" in result.stdout and "eu-west" not in result.stdout, "a plan shows only what changes"
     assert "DRAINED in" in result.stdout and "verified: 3/3 name servers" in result.stdout
@@ -131,7 +137,7 @@ def test_all_mutations_say_their_end_in_one_shape(cluster: Cluster) -> None:
         )
     ]
     assert {tuple(sorted(shape)) for shape in shapes} == {
-        ("added", "ok", "override", "removed", "servers", "services", "took_s")
+        ("added", "ok", "override", "pools", "removed", "servers", "services", "sessions", "took_s")
     }
     assert shapes[0]["override"]["id"] == shapes[1]["override"]["id"] == shapes[2]["override"]["id"]
     assert shapes[0]["took_s"] is None and shapes[2]["took_s"] is not None and shapes[4]["added"] == []

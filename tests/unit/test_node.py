@@ -15,11 +15,13 @@ import pytest
 from controlplane.cli.dev_config import free_port, template
 from controlplane.config import read_config
 from controlplane.dns.ask import ask
+from controlplane.drivers import Actual, Place
 from controlplane.node import Node
 from controlplane.store.memory import MemoryStore
-from policies.topology import Config
+from policies.topology import Config, PoolDriver
 from probes.target import Cancel, Done, Sample, Target
 from tests.support import run
+from tests.unit.fake_driver import FakeDriver
 
 SERVER = "127.0.1.1"
 
@@ -128,3 +130,85 @@ def test_a_server_whose_port_changes_moves_and_the_old_one_closes() -> None:
                 await told(port)
 
     run(main())
+
+
+class FakePool(FakeDriver):
+    """A load balancer; `log` is told of every one that is opened and closed."""
+
+    name = "lb"
+
+    def __init__(self, log: list[str], place: Place, names: dict[str, Actual]) -> None:
+        super().__init__()
+        self.log, self.names = log, names
+        log.append(f"open {place.site}")
+
+    async def aclose(self) -> None:
+        self.log.append("close")
+
+
+@asynccontextmanager
+async def one_site(state_dir: Path | None) -> AsyncIterator[tuple[Node, list[str], dict[str, Actual]]]:
+    """A node of site-a with a pool, a memory store, and what became of the pool's driver."""
+    pools = "drivers:\n  pools: [{driver: haproxy, sites: [site-a], socket: /run/x}]"
+    text = template(free_port(), 8080).replace("drivers:", pools)
+    text = text.replace("dns: {name: www.dev.test", "pools: {backend: bk}\n    dns: {name: www.dev.test")
+    log: list[str] = []
+    names: dict[str, Actual] = {}
+
+    async def open_pool(entry: PoolDriver, config: Config, place: Place) -> FakePool:
+        assert entry.name in [pool.name for pool in config.pools]
+        return FakePool(log, place, names)
+
+    store, first = MemoryStore(), config(text)
+    others = [s for s in first.sites if s != "site-a"]
+    nodes = [Node(s, first.cluster, store, AllWell(), wall=lambda: 0.0, rng=random.Random(s)) for s in others]
+    node = Node(
+        "site-a",
+        first.cluster,
+        store,
+        AllWell(),
+        wall=lambda: 0.0,
+        rng=random.Random("a"),
+        open_pool=open_pool,
+        state_dir=state_dir,
+    )
+    await node.operator.apply_config(first, ())
+    tasks = [asyncio.create_task(each.run()) for each in (node, *nodes)]
+    try:
+        yield node, log, names
+        assert not any(task.done() for task in tasks), "no node ended"
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_a_node_opens_its_pool_and_opens_it_anew_for_new_secrets(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with one_site(tmp_path) as (node, log, names):
+            await until(lambda: "bk" in names)
+            assert log == ["open site-a"]
+            assert {a.site for a in names["bk"].answers} == {"site-a", "site-b", "site-c"}
+            server = node.drivers["embedded-site-a"]
+            await node.reload()
+            await until(lambda: "close" in log)
+            assert log == ["open site-a", "open site-a", "close"], "first the new one"
+            assert node.drivers["embedded-site-a"] is server, "what is in this process has no secrets"
+        assert log[-1] == "close" and log.count("close") == 2
+
+    run(main())
+
+
+def test_without_a_directory_of_its_own_a_node_runs_no_pool_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with one_site(None) as (node, log, names):
+            await until(lambda: "www" in node.view.desired and "embedded-site-a" in node.drivers)
+            await node.reload()
+            await asyncio.sleep(0.2)
+            assert (log, names) == ([], {})
+
+    run(main())
+    said = [r.message for r in caplog.records if "cannot run without a directory" in r.message]
+    assert len(said) >= 1 and said.count("haproxy cannot run without a directory for what was applied last") == len(
+        said
+    )

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
 from msgspec.structs import replace
 
 from chaos.worlds.loop import Kernel
-from controlplane.documents import Applied, AppliedDoc, GovernorDoc, encode
+from controlplane.documents import SCHEMA, AdoptedDoc, Applied, AppliedDoc, GovernorDoc, LeaderDoc, decode, encode
+from controlplane.fence import encode_with
 from controlplane.store import Delete, Txn
 from controlplane.view.evidence import doubted_for_s, evidence, running_nodes
 from controlplane.view.shares import ahead_shares
 from policies.topology import Config
-from policies.world import Answer
+from policies.world import Answer, Desired
 from probes.target import Health
 from tests.unit.view_world import Fixture, desired
 
@@ -90,7 +92,7 @@ def test_a_fence_ahead_is_taken_from_what_agents_report(f: Fixture) -> None:
 
     def report(generation: int) -> None:
         done = Applied(4, "ahead", ahead_generation=generation, ahead_answers=answers)
-        f.put(f.keys.applied_by("a", "dns", "a"), encode(AppliedDoc("a", "dns", "a", "r", 1, {"www": done}, {}, {})))
+        f.put(f.keys.applied_by("a", "a", "dns"), encode(AppliedDoc("a", "dns", "a", "r", 1, {"www": done}, {}, {})))
 
     report(3)
     assert f.slice().ahead is None, "behind, by now"
@@ -142,3 +144,87 @@ def test_a_config_without_the_service_forgets_it(f: Fixture) -> None:
     assert not f.view.frames
     with pytest.raises(KeyError):
         f.view.slice("www")
+
+
+def test_every_document_says_its_schema_also_one_that_leaves_defaults_out() -> None:
+    plain = Desired("www", 1, {}, (), {})
+    value = encode(plain)
+    assert json.loads(value)["schema"] == SCHEMA and decode(Desired, value) == plain
+    future = replace(plain, schema=SCHEMA + 1)
+    assert json.loads(encode(future))["schema"] == SCHEMA + 1
+    assert json.loads(encode(LeaderDoc("n1", "r")))["schema"] == SCHEMA
+
+
+def test_a_large_document_is_carried_along_as_a_small_one(f: Fixture) -> None:
+    f.start()
+    key, large = f.keys.service("www"), replace(desired(3), overrides=tuple(f"ov-{n}" for n in range(40_000)))
+    assert len(encode(large)) < len(encode_with(large, {"novel": 1})), "what is large is stored as a zlib stream"
+    f.put(key, encode(large))
+    f.kernel.run_for(0.1)
+    assert f.view.desired["www"] == large and not f.view.mirror.unknown
+    f.put(key, encode_with(large, {"novel": 1}))
+    f.kernel.run_for(0.1)
+    assert f.view.desired["www"] == large and f.view.mirror.unknown[key] == {"novel": 1}
+    assert not f.view.mirror.unreadable
+
+
+def ahead(answers: tuple[Answer, ...], generation: int = 7) -> Applied:
+    return Applied(4, "ahead", ahead_generation=generation, ahead_answers=answers)
+
+
+def report(f: Fixture, site: str, driver: str, done: Applied, shard: int = 0, n: int = 1, run: str = "r") -> None:
+    doc = AppliedDoc(site, driver, site, run, n, {f"s{shard}": Applied(1, "ok"), "www": done}, {}, {}, shard=shard)
+    f.put(f.keys.applied_by(site, site, driver, shard), encode(doc))
+    f.kernel.run_for(0.01)
+
+
+def test_what_is_served_where_regions_cannot_be_told_apart(f: Fixture) -> None:
+    f.start()
+    f.put(f.keys.service("www"), encode(desired(4)))
+    pool = (
+        Answer("", "SERVER", "a1", "a", 30),
+        Answer("", "SERVER", "b1", "b", 90),
+        Answer("", "SERVER", "c1", "c", 0),
+    )
+    report(f, "a", "lb", ahead(pool))
+    taken = f.slice().ahead
+    assert taken is not None and taken.shares == {"world": {"a": 25, "b": 75}}
+    report(f, "a", "plain", ahead((Answer("", "A", "10.0.0.98", "b", 100),)))
+    taken = f.slice().ahead
+    assert taken is not None and taken.shares == {"world": {"b": 100}}, "a name server knows better than a pool"
+    report(f, "b", "geo", ahead((Answer("world", "A", "10.0.0.99", "c", 100),)))
+    taken = f.slice().ahead
+    assert taken is not None and (taken.generation, taken.shares) == (7, {"world": {"c": 100}})
+    report(f, "a", "lb", ahead(pool, generation=9))
+    taken = f.slice().ahead
+    assert taken is not None and (taken.generation, taken.shares) == (9, {"world": {"a": 25, "b": 75}})
+    for site, driver in (("a", "lb"), ("a", "plain"), ("b", "geo")):
+        report(f, site, driver, Applied(9, "ok"))
+    assert f.slice().ahead is None and f.view.claimed_ahead() == []
+
+
+def test_shards_of_a_writer_are_one_word(f: Fixture) -> None:
+    f.start()
+    fine = Applied(4, "ok")
+    report(f, "a", "dns", fine, shard=0, n=1)
+    report(f, "a", "dns", replace(fine, generation=5), shard=1, n=2)
+    (word,) = f.view.words.all()
+    assert (word.document.site, word.document.driver, word.document.writer) == ("a", "dns", "a")
+    assert set(word.document.services) == {"s0", "s1", "www"}
+    assert word.document.services["www"].generation == 5, "the newer of two, while services move between shards"
+    report(f, "a", "dns", replace(fine, generation=6), shard=0, n=1, run="another")
+    (word,) = f.view.words.all()
+    assert set(word.document.services) == {"s0", "www"}, "what a former process said counts no more"
+    assert word.document.services["www"].generation == 6
+    f.put(f.keys.applied_by("a", "a", "other"), encode(AppliedDoc("a", "other", "a", "r", 1, {}, {}, {})))
+    f.kernel.run_for(0.01)
+    assert [w.document.driver for w in f.view.words.all()] == ["dns", "other"]
+
+
+def test_adopted_incarnations_are_news(f: Fixture) -> None:
+    f.start()
+    assert (f.view.adopted, f.view.adoption) == ((), 0)
+    before = f.view.news.count
+    rev = f.put(f.keys.adopted, encode(AdoptedDoc(("x", "y"))))
+    f.kernel.run_for(0.01)
+    assert (f.view.adopted, f.view.adoption) == (("x", "y"), rev) and f.view.news.count > before
