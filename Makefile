@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 ROOMS  := probes policies controlplane chaos
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench clean docs
+.PHONY: help install servers demo test lab lint bench image clean docs
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
@@ -24,8 +24,14 @@ $(STAMP): pyproject.toml constraints.txt .ci/need_python.sh
 demo: $(STAMP) ## kill a site, watch the failover, see it measured (under a minute)
 	@$(BIN)/python -m controlplane.cli.demo
 
-test: lint ## everything that must pass: ruff, mypy --strict, import rules, all tests
+servers: ## the real servers that tests start (etcd, BIND, Knot, PowerDNS, HAProxy, unbound): Debian's packages
+	@sh .ci/servers.sh
+
+test: lint servers ## everything that must pass: ruff, mypy --strict, import rules, all tests (root: the lab too)
 	@$(BIN)/python -m pytest
+
+lab: $(STAMP) servers ## three sites in network namespaces that really die (root); prints a table of what was measured
+	@$(BIN)/python -m pytest -s tests/lab
 
 lint: $(STAMP) ## ruff, mypy --strict over all rooms, the import rules
 	@$(BIN)/ruff check .
@@ -35,6 +41,9 @@ lint: $(STAMP) ## ruff, mypy --strict over all rooms, the import rules
 
 bench: $(STAMP) ## measure; figures, not pass or fail
 	@for b in tests/bench/bench_*.py; do $(BIN)/python $$b || exit 1; done
+
+image: $(STAMP) ## build the container image, with buildah or podman
+	@PYTHON=$(BIN)/python examples/deploy/image.sh
 
 docs: $(STAMP) ## write again the documents that are generated from the code
 	@$(BIN)/python docs/make_rules.py
