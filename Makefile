@@ -47,6 +47,7 @@ image: $(STAMP) ## build the container image, with buildah or podman
 
 docs: $(STAMP) ## write again the documents that are generated from the code
 	@$(BIN)/python docs/make_rules.py
+	@$(BIN)/python docs/make_metrics.py
 
 clean: ## remove .venv and every cache
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -19,7 +19,7 @@ from controlplane.store import KV, Delete, Unavailable
 from controlplane.store.etcd import EtcdStore
 from policies.topology import Config
 from policies.world import Desired
-from tests.real.etcd_world import FROM, TO, Proxy, Switchboard
+from tests.real.proxies import FROM, TO, Proxy, Switchboard
 from tests.real.failoverd_world import SITES, Failoverd, World, until
 
 T = TypeVar("T")

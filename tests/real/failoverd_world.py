@@ -232,10 +232,16 @@ class World:
         return None
 
     def wait_for_leader(self, other_than: str = "") -> Failoverd:
-        until("a leader", lambda: (found := self.leader()) is not None and found.site != other_than)
-        found = self.leader()
-        assert found is not None
-        return found
+        found: list[Failoverd] = []
+
+        def there() -> bool:
+            leader = self.leader()
+            if leader is not None and leader.site != other_than:
+                found.append(leader)
+            return bool(found)
+
+        until("a leader", there)
+        return found[0]
 
     def close(self) -> None:
         for node in self.nodes.values():

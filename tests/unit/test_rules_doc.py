@@ -1,4 +1,4 @@
-"""docs/rules.md says what the tables in the code say."""
+"""The generated pages in docs/ say what the tables in the code say."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+from controlplane.telemetry.metrics import METRICS
 from policies.standing import LADDER, RULES
 from policies.timers import TRANSITIONS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_rules", DOCS / "make_rules.py")
+def generator(name: str = "make_rules") -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -40,3 +41,9 @@ def test_every_rule_class_and_transition_is_on_the_page() -> None:
 
 def test_rules_have_unique_names() -> None:
     assert len({rule.name for rule in RULES}) == len(RULES)
+
+
+def test_the_page_of_metrics_is_the_generated_one() -> None:
+    page = (DOCS / "metrics.md").read_text(encoding="utf-8")
+    assert page == generator("make_metrics").page(), "run: python docs/make_metrics.py"
+    assert all(f"| `{name}` | {metric.kind} |" in page for name, metric in METRICS.items())
