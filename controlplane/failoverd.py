@@ -247,7 +247,8 @@ def _version(wanted: bool) -> None:
 Site = Annotated[str, _flag("--site", "NAME", "This node's site, as the configuration calls it.")]
 Cluster = Annotated[str, _flag("--cluster", "NAME", "The cluster, as the configuration calls it.")]
 Etcd = Annotated[
-    str, _flag("--etcd", "URL,URL", "All members of etcd. Plain http only on this machine; else https, with three files:")
+    str,
+    _flag("--etcd", "URL,URL", "All members of etcd. Plain http only on this machine; else https, and:"),
 ]
 Ca = Annotated[str, _flag("--etcd-ca", "FILE", "Who signed etcd's certificates (PEM).")]
 Cert = Annotated[str, _flag("--etcd-cert", "FILE", "This node's certificate (PEM); its CN is the etcd user.")]

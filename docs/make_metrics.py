@@ -27,7 +27,8 @@ happens: put nodes together with `sum`. Worth an alert: `max({PREFIX}alarm) by (
 OUTRO = """
 `outcome` of a probe: `passed`, `failed` (something answered), `silent`, `broken` (a bug in the probe); of a write:
 `ok`, `transient`, `fenced`, `terminal`. `phase`: `detect` from the first report of DOWN to the decision, `decide` with
-its commit, then `apply`, `verify` and `ttl` from the commit.
+its commit, then `apply`, `verify` and `ttl` from the commit. What clients themselves saw (canaries, outages, what is
+left of the error budget) and the age of drills are not measured yet.
 
 ## OpenTelemetry
 

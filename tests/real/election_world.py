@@ -19,8 +19,8 @@ from controlplane.store import KV, Delete, Unavailable
 from controlplane.store.etcd import EtcdStore
 from policies.topology import Config
 from policies.world import Desired
-from tests.real.proxies import FROM, TO, Proxy, Switchboard
 from tests.real.failoverd_world import SITES, Failoverd, World, until
+from tests.real.proxies import FROM, TO, Proxy, Switchboard
 
 T = TypeVar("T")
 KEYS = Keys("real")
