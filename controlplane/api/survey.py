@@ -50,8 +50,10 @@ async def verified(
         entry = result.setdefault(service, _nothing(config, desired, service))
         entry["pools"] = lines
         agree = [line["agrees"] for line in lines if line["agrees"] is not None]
-        if agree and entry["ok"] is not False:
-            entry["ok"] = all(agree)
+        if False in agree:
+            entry["ok"] = False
+        elif agree and not entry["servers"]:  # with a name, its name servers have the word
+            entry["ok"] = True
     oks = [entry["ok"] for entry in result.values() if entry["servers"] or entry["ok"] is not None]
     reachable = sum(1 for r in readings if r.reachable)
     known = [ok for ok in oks if ok is not None]

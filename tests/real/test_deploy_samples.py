@@ -24,6 +24,7 @@ from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
 from chaos.worlds.servers.process import Process, accepts, free_port, program
+from controlplane.config import read_config
 from controlplane.dns.rfc2136 import open_driver
 from controlplane.drivers import Actual, Change, Fence, Result
 from policies.topology import Config, DnsDriver, Policy, Region
@@ -170,7 +171,7 @@ def test_bind_has_a_view_for_each_region_and_keys_that_write_addresses_alone(tmp
         tmp_path,
         {
             "options {": f'options {{ pid-file none; session-keyfile "{tmp_path}/session.key";',
-            "listen-on { 192.0.2.53; }": f"listen-on port {port} {{ 127.0.0.1; }}",
+            "listen-on { 198.51.100.1; }": f"listen-on port {port} {{ 127.0.0.1; }}",
             "/etc/bind": str(tmp_path),
             "/var/cache/bind": str(tmp_path),
             "/var/lib/bind": str(tmp_path),
@@ -190,6 +191,28 @@ def test_bind_has_a_view_for_each_region_and_keys_that_write_addresses_alone(tmp
         assert addresses(port, "driven") == ["192.0.2.10"]
 
 
+def test_bind_without_regions_has_one_zone_and_a_key_that_writes_addresses_alone(tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "failover.keys").write_text(f'key "failover" {{ algorithm hmac-sha256; secret "{SECRET}"; }};\n')
+    zone_file(tmp_path / f"{ZONE}.zone")
+    conf = sample(
+        "named-plain.conf",
+        tmp_path,
+        {
+            "options {": f'options {{ pid-file none; session-keyfile "{tmp_path}/session.key";',
+            "listen-on { 198.51.100.1; }": f"listen-on port {port} {{ 127.0.0.1; }}",
+            "/etc/bind": str(tmp_path),
+            "/var/cache/bind": str(tmp_path),
+            "/var/lib/bind": str(tmp_path),
+            "include": "controls { };\ninclude",
+        },
+    )
+    check("named-checkconf", "-z", str(conf))
+    with running("named", ("named", "-g", "-c", str(conf)), tmp_path, b" running\n"):
+        writes_what_fails_over_and_nothing_else(port, "failover")
+        writes_through_the_driver(port, [Answer("", "A", "192.0.2.10", "site-a", 1)], tsig=secret(tmp_path, "failover"))
+
+
 def test_knots_key_writes_addresses_alone(tmp_path: Path) -> None:
     port = free_port()
     (tmp_path / "failover.conf").write_text(
@@ -204,7 +227,7 @@ def test_knots_key_writes_addresses_alone(tmp_path: Path) -> None:
             "/var/lib/knot": str(tmp_path),
             "/run/knot": str(tmp_path),
             "user: knot:knot": "udp-workers: 1",
-            "192.0.2.53@53": f"127.0.0.1@{port}",
+            "198.51.100.1@53": f"127.0.0.1@{port}",
             "target: syslog": "target: stdout",
         },
     )
@@ -225,9 +248,9 @@ def test_powerdns_takes_updates_of_its_zone_alone(tmp_path: Path) -> None:
             "/var/lib/powerdns": str(tmp_path),
             "/etc/powerdns": str(tmp_path),
             "/usr/share/GeoIP": str(tmp_path),
-            "local-address=192.0.2.53": "local-address=127.0.0.1",
+            "local-address=198.51.100.1": "local-address=127.0.0.1",
             "local-port=53": f"local-port={port}",
-            "192.0.2.1/32,198.51.100.1/32": "127.0.0.0/8",
+            "198.51.100.1/32,198.51.100.2/32": "127.0.0.0/8",
             "launch=": f"socket-dir={tmp_path}\nlaunch=",
         },
     )
@@ -261,7 +284,8 @@ def test_haproxy_takes_its_configuration_and_answers_at_its_socket(tmp_path: Pat
             "chroot /var/lib/haproxy": "",
             "user haproxy": "" if os.geteuid() else "user haproxy",
             "group haproxy": "" if os.geteuid() else f"group {group}",
-            "bind 192.0.2.10:80": f"bind 127.0.0.1:{port}",
+            "bind :80": f"bind 127.0.0.1:{port}",
+            "# server site-c": "server site-c",
         },
     )
     check("haproxy", "-c", "-f", str(conf))
@@ -279,11 +303,11 @@ def test_etcd_takes_every_setting_and_asks_for_a_certificate(tmp_path: Path) -> 
     """One member of the three: the two others are not there."""
     client, peer, pki = free_port(), free_port(), tmp_path / "tls"
     check(str(DEPLOY / "certificates.sh"), str(pki), "site-a=127.0.0.1", "root")
-    others = "https://192.0.2.1:2380,site-b=https://198.51.100.1:2380,cloud=https://203.0.113.1:2380"
+    others = "https://198.51.100.1:2380,site-b=https://198.51.100.2:2380,cloud=https://198.51.100.3:2380"
     replaced = {
         others: f"https://127.0.0.1:{peer}",
-        "https://192.0.2.1:2380": f"https://127.0.0.1:{peer}",
-        "https://192.0.2.1:2379": f"https://127.0.0.1:{client}",
+        "https://198.51.100.1:2380": f"https://127.0.0.1:{peer}",
+        "https://198.51.100.1:2379": f"https://127.0.0.1:{client}",
         "/etc/etcd/tls": str(pki),
         "/var/lib/etcd": str(tmp_path),
     }
@@ -305,6 +329,14 @@ def test_etcd_takes_every_setting_and_asks_for_a_certificate(tmp_path: Path) -> 
         log = process.log.read_text()
     assert "unrecognized" not in log
     assert all(f'variable-name":"{name}"' in log or name in log for name in settings)
+
+
+def test_the_configuration_fits_its_target_and_has_one_warning() -> None:
+    """The one that the guide tells of: with three vantages, a second loss leaves too few votes."""
+    read = read_config(DEPLOY / "acme.yaml")
+    assert read.ok and read.bounds["www"].fits
+    told = [problem.message.partition(":")[0] for problem in read.problems]
+    assert told == ["losing any one site leaves 2 voters, 2 needed"]
 
 
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:

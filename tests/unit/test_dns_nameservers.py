@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dns.message
 import dns.rrset
+import pytest
 from msgspec.structs import replace
 
 from chaos.worlds.loop import Kernel
@@ -203,3 +204,15 @@ def test_verify_says_of_which_regions_and_servers_nothing_is_known(tmp_path: Pat
     servers = {line["server"]: line["agrees"] for line in doc["services"]["www"]["servers"]}
     assert servers == {address("site-a"): True, "192.0.2.54:53": True, "[2001:db8::54]:53": None}
     assert doc["services"]["www"]["pools"] == []
+
+
+@pytest.mark.parametrize(("agrees", "expected"), [(True, None), (False, False)])
+def test_a_load_balancer_cannot_vouch_for_name_servers_that_are_silent(
+    agrees: bool, expected: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def pools(*_: object) -> dict[str, list[dict[str, object]]]:
+        return {"www": [{"agrees": agrees}]}
+
+    monkeypatch.setattr("controlplane.api.survey.pools_asked", pools)
+    doc = run(verified(CONFIG, (), {"www": want(1)}, "inc", Net()))
+    assert (doc["ok"], doc["reachable"]) == (expected, 0)
