@@ -31,7 +31,7 @@ test: lint servers ## everything that must pass: ruff, mypy --strict, import rul
 	@$(BIN)/python -m pytest
 
 lab: $(STAMP) servers ## three sites in network namespaces that really die (root); prints a table of what was measured
-	@$(BIN)/python -m pytest -s tests/lab
+	@$(BIN)/python -m pytest -s tests/lab --goals
 
 lint: $(STAMP) ## ruff, mypy --strict over all rooms, the import rules
 	@$(BIN)/ruff check .

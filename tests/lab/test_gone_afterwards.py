@@ -1,0 +1,85 @@
+"""A run that fails and is then interrupted, or killed, leaves nothing behind: namespaces, processes, files."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from chaos.worlds.lab.net import PREFIX, Network, leftovers
+from chaos.worlds.servers.process import program
+
+HERE = Path(__file__).parent
+WHERE = "FAILOVER_LAB_WHERE"
+
+
+def _until(holds: Callable[[], object], what: str, within_s: float) -> None:
+    until = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < until, what
+        time.sleep(0.05)
+
+
+def _namespaces(pid: int) -> list[str]:
+    return sorted(path.name for path in Path("/run/netns").glob(f"{PREFIX}-{pid}-*"))
+
+
+def _inside(namespaces: list[str]) -> list[int]:
+    found = []
+    for name in namespaces:
+        argv = (program("ip"), "netns", "pids", name)
+        done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=10)
+        found += [int(word) for word in done.stdout.split()]
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
+def test_nothing_is_left_of_a_run_that_ends_badly(tmp_path: Path, number: signal.Signals) -> None:
+    where = tmp_path / "where"
+    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--basetemp={tmp_path}/inner"]
+    with open(tmp_path / "log", "wb") as log:
+        run = subprocess.Popen(
+            [*argv, str(HERE / "interrupted.py")],
+            cwd=HERE.parents[1],
+            env={**os.environ, WHERE: str(where)},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        _until(lambda: where.exists() or run.poll() is not None, "the lab runs", 120)
+        assert run.poll() is None, (tmp_path / "log").read_text()
+        directory, namespaces = Path(where.read_text()), _namespaces(run.pid)
+        processes = _inside(namespaces)
+        assert directory.is_dir()
+        assert len(namespaces) == 6, namespaces  # the router, three sites, the witness, the clients
+        assert len(processes) > 18, processes
+    finally:
+        run.send_signal(number)
+        run.wait(60)
+    assert run.returncode == (2 if number is signal.SIGINT else -number)
+    _until(lambda: not _namespaces(run.pid), "namespaces go", 20)
+    _until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), "processes go", 20)
+    _until(lambda: not directory.exists(), "files go", 20)
+
+
+def test_what_a_dead_run_left_is_removed_by_the_next() -> None:
+    """Nobody but the caretaker could have removed it, and that was killed too."""
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    name = f"{PREFIX}-{dead.pid}-0000-site-a"
+    subprocess.run((program("ip"), "netns", "add", name), check=True, timeout=10)
+    assert name in leftovers()
+    network = Network({"here": ["198.51.100.2/27"]})
+    try:
+        network.up()
+        assert name not in leftovers()
+        assert network.namespace("here") not in leftovers()
+    finally:
+        network.down()
+    assert not Path("/run/netns", network.namespace("here")).exists()
