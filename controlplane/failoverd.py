@@ -248,7 +248,7 @@ Site = Annotated[str, _flag("--site", "NAME", "This node's site, as the configur
 Cluster = Annotated[str, _flag("--cluster", "NAME", "The cluster, as the configuration calls it.")]
 Etcd = Annotated[
     str,
-    _flag("--etcd", "URL,URL", "All members of etcd, the nearest first. Off this machine only https, and:"),
+    _flag("--etcd", "URL,URL", "All members of etcd. Off this machine only https, and:"),
 ]
 Ca = Annotated[str, _flag("--etcd-ca", "FILE", "Who signed etcd's certificates (PEM).")]
 Cert = Annotated[str, _flag("--etcd-cert", "FILE", "This node's certificate (PEM); its CN is the etcd user.")]

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -45,6 +47,8 @@ Entry = DnsDriver | PoolDriver
 
 LOOK_S = 30.0  # how often a node looks whether what it runs fits the configuration, if nothing tells it
 OPEN_AGAIN_S = 2.0  # between attempts to start a driver
+OPEN_S = 15.0  # patience with one of them: a file of all countries takes seconds to look through
+CLOSE_S = 2.0
 
 
 async def open_real(site: str, driver: DnsDriver, config: Config) -> Driver | None:
@@ -111,6 +115,7 @@ class Node:
         self.drivers: dict[str, Driver] = {}
         self._configured: dict[str, tuple[Config, Entry]] = {}
         self._reopen: set[str] = set()  # drivers whose secrets may have changed
+        self._opening: dict[str, asyncio.Task[bool]] = {}
         self.agent = Agent(
             site, run, self.view, store, keys, self.drivers, ask=ask, seed=f"{site}/{run}", on_note=on_note
         )
@@ -132,8 +137,11 @@ class Node:
         try:
             await together(*parts)
         finally:
+            for task in self._opening.values():
+                task.cancel()
+            await asyncio.gather(*self._opening.values(), return_exceptions=True)
             for name in list(self.drivers):
-                await self.drivers.pop(name).aclose()
+                await self._close(name, self.drivers.pop(name))
             await self._prober.aclose()
             self.journal.close()
             await self.telemetry.aclose()
@@ -161,30 +169,54 @@ class Node:
                     self.vantage.freshness_s = config.policy.freshness_s
                     known = self.site in config.sites  # else nobody would count its votes
                     self.vantage.set_targets(probe_targets(config, self.view.desired) if known else ())
-                if "agent" in self.roles and not await self._open_drivers(config):
+                if "agent" in self.roles and not await self._drivers_open(config):
                     wait_s = OPEN_AGAIN_S
             await news.wait(wait_s, count)
 
-    async def _open_drivers(self, config: Config) -> bool:
-        """False if one could not be opened or changed: it stays as it was, and is tried again."""
+    async def _drivers_open(self, config: Config) -> bool:
+        """Begin what is to be done for it. True: nothing is left to do. Each driver is opened or changed by a task of
+        its own, so that one that hangs holds up no other; where it fails, the driver stays as it was."""
         wanted = self._wanted(config)
         for name in [name for name in self.drivers if name not in wanted]:
-            await self.drivers.pop(name).aclose()
+            await self._close(name, self.drivers.pop(name))
         self._configured = {name: known for name, known in self._configured.items() if name in wanted}
         fine = True
         for name, entry in wanted.items():
             known = self._configured.get(name)
             if known is not None and known[0] is config and name not in self._reopen:
                 continue
-            try:
-                await self._bring(name, entry, config)
-            except Exception as err:  # whatever its library raises: one driver must not end the node
-                log.error("driver %s stays as it is, %s: %s", name, type(err).__name__, err)
-                fine = False
-                continue
-            self._configured[name] = (config, entry)
-            self._reopen.discard(name)
+            fine = False
+            if name not in self._opening:
+                self._opening[name] = task = asyncio.create_task(self._try_to_bring(name, entry, config))
+                task.add_done_callback(partial(self._tried, name))
         return fine
+
+    async def _try_to_bring(self, name: str, entry: Entry, config: Config) -> bool:
+        anew = name in self._reopen
+        self._reopen.discard(name)
+        try:
+            async with asyncio.timeout(OPEN_S):
+                await self._bring(name, entry, config, anew)
+        except Exception as err:  # whatever its library raises: one driver must not end the node
+            why = err if str(err) else f"not done within {OPEN_S:g} s"
+            log.error("driver %s stays as it is, %s: %s", name, type(err).__name__, why)
+            if anew:
+                self._reopen.add(name)
+            return False
+        self._configured[name] = (config, entry)
+        return True
+
+    def _tried(self, name: str, task: asyncio.Task[bool]) -> None:
+        del self._opening[name]
+        if not task.cancelled() and task.result():
+            self.view.news.set()  # for the agent; and the configuration may be another one by now
+
+    async def _close(self, name: str, driver: Driver) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await driver.aclose()
+        except Exception as err:  # it is not used any more, whatever it says
+            log.error("driver %s was not closed, %s: %s", name, type(err).__name__, err)
 
     def _wanted(self, config: Config) -> dict[str, Entry]:
         """What this site writes, by name."""
@@ -195,14 +227,16 @@ class Node:
             log.error("%s cannot run without a directory for what was applied last", ", ".join(pools))
         return wanted | pools if self._place else wanted
 
-    async def _bring(self, name: str, entry: Entry, config: Config) -> None:
-        """Another configuration for a driver: in place if it can, so that what it serves is never interrupted."""
+    async def _bring(self, name: str, entry: Entry, config: Config, secrets: bool) -> None:
+        """Another configuration for a driver: in place if it can, so that what it serves is never interrupted.
+
+        secrets: they may have changed."""
         running = self.drivers.get(name)
         kind = POOLS[entry.driver] if isinstance(entry, PoolDriver) else DRIVERS[entry.driver]
         before = self._configured.get(name)
         same = before is not None and _place_of(before[1]) == _place_of(entry)
         # What runs inside this process has its secrets from nowhere else: it is never opened anew for them.
-        anew = name in self._reopen and not kind.in_process
+        anew = secrets and not kind.in_process
         if running is not None and same and not anew and await kind.reconfigure(running, entry, config):
             return
         opened = await self._open(entry, config)  # first the new one, then away with the old
@@ -211,7 +245,7 @@ class Node:
         elif running is not None:
             del self.drivers[name]
         if running is not None:
-            await running.aclose()
+            await self._close(name, running)
 
     async def _open(self, entry: Entry, config: Config) -> Driver | None:
         if isinstance(entry, DnsDriver):

@@ -178,11 +178,11 @@ class Operator:
         """False: refused by a comparison. An unknown outcome is looked for: `proof` is a Put of this write alone."""
         try:
             return (await self._store.txn(Txn(tuple(compare), tuple(then)))).ok
-        except OutcomeUnknown:
-            return await self._look_for(proof)
+        except OutcomeUnknown as error:
+            return await self._look_for(proof, str(error))
 
-    async def _look_for(self, proof: Put | Delete) -> bool:
-        """It is there, or Unknown: what was not found may still be on its way."""
+    async def _look_for(self, proof: Put | Delete, why: str) -> bool:
+        """It is there, or Unknown: what was not found may still be on its way. why: it has to be looked for."""
         for _ in range(LOOKS):
             try:
                 found = await self._store.get(proof.key)
@@ -191,7 +191,7 @@ class Operator:
             if found is not None and isinstance(proof, Put) and found.value == proof.value:
                 return True
             await asyncio.sleep(LOOK_AGAIN_S)
-        raise Unknown("the store did not answer, and does not show it: look at `failoverctl overrides` and `status`")
+        raise Unknown(f"{why}; the store does not show whether it is in force")
 
     def _reissued(self, rev: KV | None) -> bytes:
         before = decode(OverridesRev, rev.value) if rev else OverridesRev(1, "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
-import ssl
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +19,7 @@ from msgspec import Struct
 from controlplane.api.guard import is_loopback
 from controlplane.config.scalars import NAME_PATTERN, RESERVED
 from controlplane.node import ROLES
-from controlplane.store.etcd import Credentials
+from controlplane.store.etcd import Credentials, unfit, unreadable
 
 API = "api"
 ALL_ROLES = (*ROLES, API)
@@ -159,7 +159,19 @@ def _endpoints(text: str) -> tuple[str, ...]:
     found = tuple(_endpoint(url) for url in urls)
     if len({url.partition(":")[0] for url in found}) > 1:
         raise _Wrong("some are http and some https; write the same for all")
-    return tuple(dict.fromkeys(found))
+    # The first one is asked first: with one list for all sites, all nodes would miss a member that dies far away.
+    return tuple(sorted(dict.fromkeys(found), key=lambda url: not _is_here(urlsplit(url).hostname or "")))
+
+
+def _is_here(host: str) -> bool:
+    """Is that an address of this machine? A name is not looked up."""
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _endpoint(url: str) -> str:
@@ -198,7 +210,7 @@ def _credentials(given: Given, endpoints: Sequence[str]) -> tuple[Credentials | 
         return None, []
     missing = [f"{flag}: not given; https needs it" for flag, file in files.items() if not file]
     if missing:
-        faults = [f"{flag}: {why}" for flag, file in files.items() if file and (why := _unreadable(file))]
+        faults = [f"{flag}: {why}" for flag, file in files.items() if file and (why := unreadable(file))]
         return None, missing + faults
     credentials = Credentials(*files.values())
     return credentials, faults_of(credentials)
@@ -206,46 +218,7 @@ def _credentials(given: Given, endpoints: Sequence[str]) -> tuple[Credentials | 
 
 def faults_of(files: Credentials) -> list[str]:
     """Why a TLS library would not take these files, each with its flag; [] = it would."""
-    named = {"--etcd-ca": files.ca, "--etcd-cert": files.cert, "--etcd-key": files.key}
-    return [f"{flag}: {why}" for flag, file in named.items() if (why := _unreadable(file))] or _unfit(files)
-
-
-def _unreadable(file: str) -> str:
-    try:
-        with open(file, "rb") as opened:
-            opened.read(1)
-    except OSError as error:
-        return f"cannot read {file}: {error.strerror}"
-    return ""
-
-
-def _unfit(files: Credentials) -> list[str]:
-    """Would a TLS library take them? Their dates and names are for the peer to judge."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    faults = []
-    try:
-        context.load_verify_locations(files.ca)
-    except (ssl.SSLError, OSError, ValueError):
-        faults.append(f"--etcd-ca: {files.ca} is no certificate in PEM")
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(files.cert)
-    except (ssl.SSLError, OSError, ValueError):
-        return [*faults, f"--etcd-cert: {files.cert} is no certificate in PEM"]
-    try:
-        context.load_cert_chain(files.cert, files.key, password=_no_password)
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            faults.append(f"--etcd-key: {files.key} is not the key of {files.cert}")
-        else:
-            faults.append(f"--etcd-key: {files.key} is no private key in PEM without a password")
-    except (OSError, ValueError):
-        faults.append(f"--etcd-key: {files.key} is no private key in PEM without a password")
-    return faults
-
-
-def _no_password() -> str:
-    # Without this, OpenSSL asks at the terminal, and a service waits for ever.
-    raise ValueError("a password")
+    return [f"--etcd-{name}: {why}" for name, why in unfit(files).items()]
 
 
 def _state_dir(given: str, cluster: str, environ: Mapping[str, str], root: bool) -> Path:

@@ -24,6 +24,7 @@ CALL_S = 2.0  # patience with one call of a driver
 READ_ALL_S = 5.0  # patience with a read of all desired, which may be ten thousand
 TERMINAL_S = 10.0  # until a refused write is tried again
 DEPUTY_S = 2.0  # how long a generation may stay unapplied before the deputy writes it
+STUCK_S = 5.0  # how long tries may fail before somebody has to look
 FIRST_RETRY_S = 0.1  # doubled with each failed pass, up to READ_BACK_S
 
 Reread = Callable[[], Awaitable[Mapping[str, Desired]]]
@@ -71,8 +72,9 @@ class Sync:
         self._run, self._reread, self._rng = run, reread, rng
         self._incarnation = ""
         self._writes = 0
-        self._failed = False  # something in this pass
+        self._failed = ""  # why something in this pass did
         self._failures = 0  # passes in a row
+        self._failing_since = 0.0
         self._since: dict[str, tuple[int, float]] = {}  # service -> generation seen unapplied, and since when
         self._served: dict[str, Actual | None] = {}
         self._last: dict[str, Desired] = {}  # applied by this writer: never to be undercut
@@ -102,7 +104,7 @@ class Sync:
         for service, desired in wanted.items():
             if self._since.get(service, (-1, 0.0))[0] != desired.generation:
                 self._since[service] = (desired.generation, now)
-        self._failed = False
+        self._failed = ""
         applied: dict[str, Applied] = {}
         notes: list[Note] = []
         services = list(wanted)
@@ -118,8 +120,16 @@ class Sync:
                 del self._since[service]
             if adoption := self._ours.get(service, 0):
                 applied[service] = replace(said, adoption=adoption)
+        if self._failed and not self._failures:
+            self._failing_since = now
         self._failures = self._failures + 1 if self._failed else 0
         return Pass(applied, tuple(notes), self._wake_in_s(applied))
+
+    @property
+    def stuck(self) -> str:
+        """What has failed in every pass for long by now, or "". What needs somebody to look (`terminal`, ...) is not
+        in it: that is said at once."""
+        return self._failed if self._failures and _now() - self._failing_since >= STUCK_S else ""
 
     # ---- one batch
 
@@ -127,9 +137,9 @@ class Sync:
         try:
             actual = await self._read(wanted.values())
         except (OSError, TimeoutError) as error:
-            self._failed = True
+            self._failed = reason = _say("read", error)
             gone = isinstance(error, ConnectionRefusedError | FileNotFoundError)
-            return {s: Applied(0, "transient", _say("read", error), gone=gone) for s in wanted}, []
+            return {s: Applied(0, "transient", reason, gone=gone) for s in wanted}, []
         for service, desired in wanted.items():
             self._look(service, actual.get(desired.name))
         judged = {s: self._judge(d, actual.get(d.name)) for s, d in wanted.items()}
@@ -212,8 +222,8 @@ class Sync:
             async with asyncio.timeout(READ_ALL_S):
                 fresh = await self._reread()
         except (StoreError, TimeoutError) as error:
-            self._failed = True
-            reason = _say("cannot tell whether desired is older", error)
+            # It is the store that fails, and others say so.
+            self._failed = reason = _say("cannot tell whether desired is older", error)
             return {service: Applied(fence.generation, "transient", reason) for service, fence in open_}
         for service, fence in open_:
             newer = fresh.get(service)
@@ -239,8 +249,7 @@ class Sync:
         try:
             after = await self._read([change.desired for change in changes.values()])
         except (OSError, TimeoutError) as error:
-            self._failed = True
-            lost = lost or _say("read back", error)
+            self._failed = lost = lost or _say("read back", error)
             return {s: Applied(0, "transient", lost, c.desired.stamp) for s, c in changes.items()}, []
         applied: dict[str, Applied] = {}
         notes: list[Note] = []
@@ -269,7 +278,7 @@ class Sync:
         if result is Result.TERMINAL:
             self._held[desired.service] = (_id(desired), _now() + TERMINAL_S, said)
         else:
-            self._failed = True
+            self._failed = f"{desired.service}: {reason or result.value}"
         return said
 
     # ---- memory

@@ -31,7 +31,8 @@ def events(frame: Frame, slice_: Slice, st: Stage, new: Desired, *, optional: bo
         reason = f"another name, TTL, or set of regions in revision {new.config_rev}"
         found.append(Event("move", "", "configuration", reason, forced=True))
     if slice_.ahead:
-        reason = f"took over generation {slice_.ahead.generation} as it is served"
+        unknown = "" if slice_.ahead.shares else " (by which sites cannot be told: what this store has goes on)"
+        reason = f"took over generation {slice_.ahead.generation} as it is served{unknown}"
         found.append(Event("alarm", "", "rewound", reason))
     if new.tier and (changed or prev is None or prev.tier != new.tier):
         found.append(Event("alarm", "", "last_resort", f"no site may take more; served by class: {new.tier}"))

@@ -187,7 +187,7 @@ async def open_driver(driver: DnsDriver, config: Config) -> Driver:
     server = server_for(driver, config)
     try:
         await server.start()
-    except OSError:
+    except BaseException:
         await server.aclose()
         raise
     return OwnServer(driver.name, server)

@@ -179,13 +179,12 @@ class View:
             desired=desired,
             lag_s=self.votes.lag_s(service),
             rewound=bool(self.rewound) or ahead is not None,
-            ahead=ahead,
+            ahead=None if self._claims.young(service) else ahead,
         )
 
     def ahead(self, service: str) -> Ahead | None:
         """The highest fence that an agent found ahead of desired, and what it serves."""
-        desired = self.mirror.desired.get(service)
-        return self._claims.highest(service, desired.generation if desired else 0, self.config)
+        return self._claims.highest(service, self.mirror.desired.get(service), self.config)
 
     def claimed_ahead(self) -> list[str]:
         """Configured services of which some agent says that their fence is ahead of desired."""
@@ -353,7 +352,7 @@ class View:
 
     def _applied(self, name: str) -> None:
         done = self.mirror.applied.get(name)
-        for service in sorted(self._claims.take(name, done)):
+        for service in sorted(self._claims.take(name, done, self.pulse.now())):
             self.votes.touch(service)
         self.words.take(name)
         if done is not None:
@@ -371,12 +370,14 @@ class View:
         self.news.set()
 
     def look(self) -> None:
-        """What has ended by now: beats that stopped moving, overrides."""
+        """What has ended by now: beats that stopped moving, overrides, the time for claims."""
         now = self.pulse.now()
         self.votes.look(now, self.freshness_s)
         if now >= self._endings.next_at:
             self._endings.expire(now, self._arrived)
             self.votes.touch_all()
+        for service in sorted(self._claims.ripen(now)):
+            self.votes.touch(service)
         if self.votes.dirty:
             self.inputs.set()
 

@@ -4,6 +4,7 @@ another cluster than before. Clients write and watch meanwhile, as in test_etcd_
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import trustme
 from chaos.worlds.servers.etcd import Address, EtcdCluster, Tls
 from chaos.worlds.servers.process import free_port
 from controlplane.documents import Keys, NodeDoc
-from controlplane.store import OutcomeUnknown, Put, Txn, Unavailable
+from controlplane.store import OutcomeUnknown, Put, StoreError, Txn, Unavailable
 from controlplane.store.etcd import Credentials, EtcdStore, PermissionDenied, store, watch
 from controlplane.view import View
 from tests.contract.store_contract import PATIENCE_S, put
@@ -140,6 +141,18 @@ def test_a_certificate_is_refused_and_then_replaced(
             install(good)
             for each in books.stores:
                 await each.reload()
+            # A file that is there and is no certificate (a copy that was cut short) must not cost the connection.
+            Path(mine.cert).write_bytes(Path(good.cert).read_bytes()[:200])
+            with pytest.raises(Unavailable, match=r"mine\.pem is no certificate in PEM"):
+                await books.stores[0].reload()
+            shutil.copy(bad.key, mine.key)
+            shutil.copy(good.cert, mine.cert)
+            with pytest.raises(Unavailable, match=r"mine\.key is not the key of"):
+                await books.stores[0].reload()
+            await books.more(20)
+            install(good)
+            for each in books.stores:
+                await each.reload()
             await books.more(20)
             await books.check()
             return books.line("certificate refused, then replaced")
@@ -207,6 +220,52 @@ def test_a_view_waits_for_its_permissions(secure: World, authority: Authority) -
         await store.aclose()
 
     run(main())
+
+
+# --- what is said of it ---
+
+
+def test_an_outage_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Reads, writes and a watch each meet it in another way, again and again."""
+    cluster = EtcdCluster(tmp_path, {"one": Address(HOST, free_port(), free_port())})
+
+    async def main() -> None:
+        (member,) = cluster.members.values()
+        store = EtcdStore(cluster.urls)
+        await put(store, "/a")
+        tasks = [asyncio.create_task(each) for each in (follow(store), use(store, "/b"), use(store, "/c"))]
+        for end, again in ((member.freeze, member.thaw), (member.kill, member.start)):
+            caplog.clear()
+            end()
+            await asyncio.sleep(6)
+            again()
+            async with asyncio.timeout(PATIENCE_S):
+                while not any("serves again" in line for line in caplog.messages):
+                    await asyncio.sleep(0.1)
+            told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+            assert len(told) == 1 and told[0].startswith(f"etcd at {member.url}: "), told
+            assert sum("serves again" in line for line in caplog.messages) == 1
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await store.aclose()
+
+    async def use(store: EtcdStore, key: str) -> None:
+        while True:
+            with contextlib.suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(2):
+                    await store.txn(Txn((), (Put(key, b""),)))
+                    await store.get(key)
+            await asyncio.sleep(0.1)
+
+    async def follow(store: EtcdStore) -> None:
+        while True:
+            with contextlib.suppress(StoreError):
+                async for _ in store.watch("/", 1):
+                    pass
+
+    with cluster, caplog.at_level("INFO", logger="controlplane.store"):
+        run(main())
 
 
 # --- another cluster ---

@@ -257,6 +257,36 @@ async def kv_rev(store: EtcdStore, key: str) -> int:
     return found.mod_rev if found else 0
 
 
+def test_transactions_do_not_notice_that_users_are_made(secured: Secured) -> None:
+    """What etcd began before a change of users or roles it refuses after it ("revision of auth store is old"),
+    before it is applied."""
+
+    async def main() -> list[int]:
+        done = asyncio.Event()
+        store = secured.store("site-a")
+        try:
+            writers = [asyncio.create_task(write(store, KEYS.node(f"writer-{n}"), done)) for n in range(8)]
+            for n in range(12):
+                await asyncio.to_thread(secured.etcd.etcdctl, "user", "add", f"new-{n}", "--no-password", timeout="10s")
+            done.set()
+            return await asyncio.gather(*writers)
+        finally:
+            await store.aclose()
+
+    async def write(store: EtcdStore, key: str, done: asyncio.Event) -> int:
+        rev = count = 0
+        while not done.is_set():
+            result = await store.txn(Txn((Compare(key, mod_rev=rev),), (Put(key, b"{}"),)))
+            assert result.ok, "applied once, and not twice"
+            rev, count = result.rev, count + 1
+            found = await store.get(key)
+            assert found is not None and found.mod_rev == rev
+        await store.txn(Txn((), (Delete(key),)))
+        return count
+
+    assert min(run(main())) > 12
+
+
 def test_run_again_it_changes_nothing_and_then_only_what_is_asked_for(secured: Secured) -> None:
     assert secured.roles(*nodes()).splitlines() == ["etcdctl auth enable"]
     taken = secured.roles("--node", "cloud=vantage,agent").splitlines()

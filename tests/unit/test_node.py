@@ -147,8 +147,11 @@ class FakePool(FakeDriver):
 
 
 @asynccontextmanager
-async def one_site(state_dir: Path | None) -> AsyncIterator[tuple[Node, list[str], dict[str, Actual]]]:
-    """A node of site-a with a pool, a memory store, and what became of the pool's driver."""
+async def one_site(
+    state_dir: Path | None, may_open: asyncio.Event | None = None
+) -> AsyncIterator[tuple[Node, list[str], dict[str, Actual]]]:
+    """A node of site-a with a pool, a memory store, and what became of the pool's driver. may_open: opening it hangs
+    until then."""
     pools = "drivers:\n  pools: [{driver: haproxy, sites: [site-a], socket: /run/x}]"
     text = template(free_port(), 8080).replace("drivers:", pools)
     text = text.replace("dns: {name: www.dev.test", "pools: {backend: bk}\n    dns: {name: www.dev.test")
@@ -157,6 +160,9 @@ async def one_site(state_dir: Path | None) -> AsyncIterator[tuple[Node, list[str
 
     async def open_pool(entry: PoolDriver, config: Config, place: Place) -> FakePool:
         assert entry.name in [pool.name for pool in config.pools]
+        if may_open is not None:
+            log.append("asked")
+            await may_open.wait()
         return FakePool(log, place, names)
 
     store, first = MemoryStore(), config(text)
@@ -195,6 +201,42 @@ def test_a_node_opens_its_pool_and_opens_it_anew_for_new_secrets(tmp_path: Path)
             assert log == ["open site-a", "open site-a", "close"], "first the new one"
             assert node.drivers["embedded-site-a"] is server, "what is in this process has no secrets"
         assert log[-1] == "close" and log.count("close") == 2
+
+    run(main())
+
+
+def test_a_driver_that_hangs_when_it_is_opened_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("controlplane.node.OPEN_S", 0.5)
+    monkeypatch.setattr("controlplane.node.OPEN_AGAIN_S", 0.1)
+
+    async def main() -> None:
+        may_open = asyncio.Event()
+        async with one_site(tmp_path, may_open) as (node, log, names):
+            await until(lambda: "embedded-site-a" in node.drivers and "asked" in log)
+            await until(lambda: "driver haproxy stays as it is, TimeoutError: not done within 0.5 s" in caplog.text)
+            monkeypatch.setattr("controlplane.node.OPEN_S", 3600)
+            before = len(log)
+            await until(lambda: len(log) > before)
+            now = node.view.config
+            assert now is not None
+            # With another configuration while it hangs: the others follow it.
+            more = msgspec.structs.replace(now, dns=tuple(msgspec.structs.replace(d, zones=("x.test",)) for d in now.dns))
+            await node.operator.apply_config(more, ())
+            await until(lambda: node._configured["embedded-site-a"][1] == more.dns[0])
+            assert set(log) == {"asked"} and not names
+            may_open.set()
+            await until(lambda: "haproxy" in node.drivers)
+            await until(lambda: node._configured["haproxy"][0].revision == now.revision + 1)
+
+    run(main())
+
+
+def test_a_driver_that_hangs_when_it_is_opened_does_not_keep_the_node_from_ending(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with one_site(tmp_path, asyncio.Event()) as (_, log, _names):
+            await until(lambda: "asked" in log)
 
     run(main())
 

@@ -127,6 +127,13 @@ def test_a_lost_reply_is_looked_for(desk: Desk) -> None:
     assert desk.add().id == "ov-2", "a repeat makes no second override"
 
 
+def test_what_the_store_said_is_passed_on(desk: Desk) -> None:
+    """It may say what to do: "etcd is out of space (alarm NOSPACE): compact, ..."."""
+    desk.line.lose_replies(1, applied=False)
+    with pytest.raises(Unknown, match="^no reply; the store does not show whether it is in force$"):
+        desk.add()
+
+
 def test_cancel_is_all_or_none(desk: Desk) -> None:
     desk.add()
     desk.add()

@@ -46,6 +46,12 @@ def test_what_is_left_out_has_a_default() -> None:
     assert (settings.log_format, settings.log_level) == ("auto", logging.INFO)
 
 
+def test_the_member_on_this_machine_is_asked_first(tmp_path: Path) -> None:
+    far = ("https://203.0.113.9:2379", "https://etcd.example.org:2379")
+    settings = read(etcd=f"{far[0]},https://127.0.0.1:2379,{far[1]}", **certificates(tmp_path))
+    assert settings.etcd == ("https://127.0.0.1:2379", *far)
+
+
 def test_state_goes_where_the_platform_keeps_it() -> None:
     assert read(root=True).state_dir == Path("/var/lib/failover/acme")
     given = Given(**GOOD)

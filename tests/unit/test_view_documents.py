@@ -9,13 +9,15 @@ import pytest
 from msgspec.structs import replace
 
 from chaos.worlds.loop import Kernel
+from controlplane.dns.notation import odd
 from controlplane.documents import SCHEMA, AdoptedDoc, Applied, AppliedDoc, GovernorDoc, LeaderDoc, decode, encode
 from controlplane.fence import encode_with
 from controlplane.store import Delete, Txn
 from controlplane.view.evidence import doubted_for_s, evidence, running_nodes
 from controlplane.view.shares import ahead_shares
+from policies.decide import decide_service
 from policies.topology import Config
-from policies.world import Answer, Desired
+from policies.world import Answer, Carried, Desired
 from probes.target import Health
 from tests.unit.view_world import Fixture, desired
 
@@ -97,6 +99,8 @@ def test_a_fence_ahead_is_taken_from_what_agents_report(f: Fixture) -> None:
     report(3)
     assert f.slice().ahead is None, "behind, by now"
     report(7)
+    assert f.slice().rewound and f.slice().ahead is None, "another may know better"
+    f.kernel.run_for(1.5)
     s = f.slice()
     assert s.rewound and s.ahead is not None
     assert (s.ahead.generation, s.ahead.shares) == (7, {"world": {"b": 30, "c": 70}})
@@ -111,7 +115,21 @@ def test_ahead_shares_add_up_and_prefer_ipv4() -> None:
         Answer("x", "AAAA", "2001:db8::1", "c", 100),
         Answer("y", "AAAA", "2001:db8::1", "c", 100),
     ]
-    assert ahead_shares(answers) == {"x": {"a": 67, "b": 33}, "y": {"c": 100}}
+    assert ahead_shares(answers, {}) == {"x": {"a": 67, "b": 33}, "y": {"c": 100}}
+
+
+def test_addresses_that_were_read_from_a_name_server_are_those_of_sites() -> None:
+    """The DNS does not say which site an address is at, and reads what it cannot make out as rows of weight 0."""
+    home = {"10.0.0.1": "a", "10.0.0.2": "b", "2001:db8::1": "c"}
+    knot = (Answer("", "A", "10.0.0.1", "", 1), Answer("", "A", "10.0.0.2", "", 1), Answer("", "A", "10.9.9.9", "", 1))
+    assert ahead_shares(knot, home) == {"": {"a": 50, "b": 50}}, "of an address that nobody knows there is no site"
+    views = (Answer("eu", "A", "10.0.0.2", "", 1), Answer("rest", "A", "10.0.0.1", "", 1), odd("TXT", "disagree"))
+    assert ahead_shares(views, home) == {"eu": {"b": 100}, "rest": {"a": 100}}
+    lua = (Answer("eu", "A", "10.0.0.1", "", 30), Answer("eu", "A", "10.0.0.2", "", 70), odd("A", "pickrandom(x)"))
+    assert ahead_shares(lua, home) == {"eu": {"a": 30, "b": 70}}
+    assert ahead_shares((odd("A", "ifurlup(x)"), odd("LUA", "y"), Answer("", "A", "10.9.9.9", "", 1)), home) == {}
+    family = (Answer("", "A", "10.9.9.9", "", 1), Answer("", "AAAA", "2001:db8::1", "", 1))
+    assert ahead_shares(family, home) == {"": {"c": 100}}, "the family of which something is known"
 
 
 def test_evidence_and_running_nodes(f: Fixture) -> None:
@@ -175,7 +193,7 @@ def ahead(answers: tuple[Answer, ...], generation: int = 7) -> Applied:
 def report(f: Fixture, site: str, driver: str, done: Applied, shard: int = 0, n: int = 1, run: str = "r") -> None:
     doc = AppliedDoc(site, driver, site, run, n, {f"s{shard}": Applied(1, "ok"), "www": done}, {}, {}, shard=shard)
     f.put(f.keys.applied_by(site, site, driver, shard), encode(doc))
-    f.kernel.run_for(0.01)
+    f.kernel.run_for(1.5)
 
 
 def test_what_is_served_where_regions_cannot_be_told_apart(f: Fixture) -> None:
@@ -201,6 +219,33 @@ def test_what_is_served_where_regions_cannot_be_told_apart(f: Fixture) -> None:
     for site, driver in (("a", "lb"), ("a", "plain"), ("b", "geo")):
         report(f, site, driver, Applied(9, "ok"))
     assert f.slice().ahead is None and f.view.claimed_ahead() == []
+
+
+def test_what_a_name_server_serves_is_told_by_configuration_and_desired(f: Fixture) -> None:
+    f.start()
+    f.put(f.keys.service("www"), encode(desired(4)))  # 10.0.0.97 is served for a, and configured no more
+    mine = next(iter(f.config.services["www"].endpoints["b"]))
+    report(f, "a", "knot", ahead((Answer("", "A", mine, "", 1), Answer("", "A", "10.0.0.97", "", 1))))
+    taken = f.slice().ahead
+    assert taken is not None and taken.shares == {"world": {"a": 50, "b": 50}}
+    report(f, "a", "knot", ahead((Answer("", "A", "10.9.9.9", "", 1), odd("A", "pickrandom(x)"))))
+    taken = f.slice().ahead
+    assert taken is not None and (taken.generation, taken.shares) == (7, {})
+
+
+def test_above_a_generation_of_which_nothing_can_be_made_out_all_stays_as_this_store_has_it(f: Fixture) -> None:
+    f.start()
+    f.put(f.keys.service("www"), encode(desired(4)))
+    report(f, "a", "pdns", ahead((odd("A", "ifurlup(x)"),)))
+    for site in f.config.sites:
+        f.report(site)
+    f.kernel.run_for(0.5)
+    step = decide_service(f.view.frames["www"], f.slice(), Carried({}))
+    assert step.desired is not None
+    assert (step.desired.generation, step.desired.shares) == (8, {"world": {"a": 100}})
+    assert [event.reason for event in step.events if event.rule == "rewound"] == [
+        "took over generation 7 as it is served (by which sites cannot be told: what this store has goes on)"
+    ]
 
 
 def test_shards_of_a_writer_are_one_word(f: Fixture) -> None:

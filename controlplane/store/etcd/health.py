@@ -12,8 +12,10 @@ from aetcd import rpc  # type: ignore[import-untyped]
 from msgspec import Struct
 
 from controlplane.store import StoreError
-from controlplane.store.etcd.link import TRY_S, Credentials, Elsewhere, Endpoint, Endpoints, Gone
+from controlplane.store.etcd.credentials import Credentials
+from controlplane.store.etcd.link import TRY_S, Elsewhere, Endpoint, Endpoints, Gone
 
+METRICS_BYTES = 4 << 20  # etcd says some 200 KB
 _ALARM = re.compile(r"alarm:(\w+)")  # AlarmMember's text form, in StatusResponse.errors
 _QUOTA = re.compile(r"^etcd_server_quota_backend_bytes (\S+)$", re.MULTILINE)
 
@@ -104,9 +106,17 @@ async def _quota_bytes(url: str, credentials: Credentials | None) -> int:
         timeout = aiohttp.ClientTimeout(total=TRY_S)
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(f"{url.rstrip('/')}/metrics", ssl=tls) as reply,
+            session.get(f"{url.rstrip('/')}/metrics", ssl=tls, allow_redirects=False) as reply,
         ):
-            found = _QUOTA.search(await reply.text())
-    except (OSError, aiohttp.ClientError, TimeoutError, UnicodeDecodeError):
+            text = bytearray()
+            async for part in reply.content.iter_any():
+                text += part
+                if len(text) > METRICS_BYTES:
+                    return 0
+    except (OSError, aiohttp.ClientError, TimeoutError):
         return 0
-    return int(float(found[1])) if found and reply.status == 200 else 0
+    found = _QUOTA.search(text.decode(errors="replace"))
+    try:
+        return int(float(found[1])) if found and reply.status == 200 else 0
+    except (ValueError, OverflowError):  # no number, or an infinite one
+        return 0

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 import grpc  # type: ignore[import-untyped]
 from aetcd import rpc  # type: ignore[import-untyped]
-from msgspec import Struct
 
 from controlplane.store import OutcomeUnknown, StoreError, Unavailable
+from controlplane.store.etcd.credentials import Credentials, unfit
 
 log = logging.getLogger(__name__)
 
@@ -45,15 +45,9 @@ CALL_ERRORS = (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateErr
 OUT_OF_SPACE = "etcd is out of space (alarm NOSPACE): compact, defragment, then `etcdctl alarm disarm`"
 # etcd refuses these before it proposes them to the others (etcdserver/v3_server.go, api/v3rpc/interceptor.go).
 _NOT_PROPOSED = ("no leader", "too many requests", "not capable", "not supported for learner")
+# Users or roles were changed after etcd had looked who we are: every member refuses to apply it (etcdserver/apply_auth.go).
+_OLD_AUTH = "revision of auth store is old"
 _UNCONNECTED = re.compile(r"failed to connect to all addresses; last error: (?:\w+: )?(?:ipv[46]:\S+ )?(.*)", re.DOTALL)
-
-
-class Credentials(Struct, frozen=True):
-    """Paths of PEM files. With `--client-cert-auth` the certificate's CN is the etcd user: there is no password."""
-
-    ca: str
-    cert: str
-    key: str
 
 
 class PermissionDenied(Unavailable):
@@ -66,6 +60,10 @@ class Elsewhere(Exception):
     def __init__(self, why: str, sure: bool) -> None:
         super().__init__(why)
         self.sure = sure
+
+
+class Again(Elsewhere):
+    """This endpoint is well, and refused the request for something that is over by now: nothing was applied."""
 
 
 class Gone(Exception):
@@ -167,8 +165,8 @@ class Endpoints:
 
     def leave(self, endpoint: Endpoint, why: str) -> None:
         """It failed: who still uses it goes to the next."""
-        if why != endpoint.why:
-            log.warning("etcd at %s: %s", endpoint.url, why)
+        # Reads, writes and watches meet the same trouble in other ways: it is said once, until the endpoint serves.
+        log.log(logging.DEBUG if endpoint.why else logging.WARNING, "etcd at %s: %s", endpoint.url, why)
         endpoint.why = why
         if self._all and self._all[self._at] is endpoint:
             self._at = (self._at + 1) % len(self._all)
@@ -193,7 +191,7 @@ class Endpoints:
 
     async def reload(self) -> None:
         """New channels with the files as they are now; what is under way on the old ones may end there within a try.
-        Raises Unavailable, and changes nothing, if a file cannot be read."""
+        Raises Unavailable, and changes nothing, if a file cannot be read or is of no use."""
         if self._closed or not self._all:
             return
         old, self._all = self._all, self._connect()
@@ -231,6 +229,8 @@ class Endpoints:
             return Elsewhere(f"no connection: {refused}{unconnected[1]}", sure=True)
         if details.startswith("etcdserver:") and any(reason in details for reason in _NOT_PROPOSED):
             return Elsewhere(details, sure=True)
+        if _OLD_AUTH in details:
+            return Again(details, sure=True)
         if "larger than max" in details or code in (
             grpc.StatusCode.INVALID_ARGUMENT,
             grpc.StatusCode.FAILED_PRECONDITION,
@@ -265,11 +265,14 @@ def _target(url: str) -> str:
 
 
 def _tls(credentials: Credentials | None) -> grpc.ChannelCredentials:
+    """Raises Unavailable. gRPC itself takes whatever it is given, and then connects to nobody."""
     if credentials is None:
         return grpc.ssl_channel_credentials()
+    if faults := unfit(credentials):
+        raise Unavailable("; ".join(faults.values()))
     try:
         ca, key, cert = (Path(path).read_bytes() for path in (credentials.ca, credentials.key, credentials.cert))
-    except OSError as error:
+    except OSError as error:  # gone since
         raise Unavailable(f"cannot read {error.filename}: {error.strerror}") from error
     return grpc.ssl_channel_credentials(ca, key, cert)
 

@@ -13,7 +13,7 @@ from typing import Any
 from aetcd import rpc  # type: ignore[import-untyped]
 
 from controlplane.store import StoreError
-from controlplane.store.etcd.link import TRY_S, Elsewhere, Endpoint, Gone
+from controlplane.store.etcd.link import TRY_S, Again, Elsewhere, Endpoint, Gone
 
 SILENCE_S = 1.0  # without events: ask; and again as long: it should have answered
 
@@ -69,6 +69,8 @@ class Silence:
     async def _ask(self) -> Exception | None:
         try:
             await self._endpoint.call(self._endpoint.kv.Range, self._read, TRY_S)
+        except Again:
+            return None  # it answers
         except (Elsewhere, StoreError) as error:
             return error
         except Gone as error:

@@ -22,8 +22,9 @@ from controlplane.store import (
     Unavailable,
     check_txn,
 )
+from controlplane.store.etcd.credentials import Credentials
 from controlplane.store.etcd.health import StoreHealth, ask
-from controlplane.store.etcd.link import TRY_S, Credentials, Elsewhere, Endpoint, Endpoints, Gone, PermissionDenied
+from controlplane.store.etcd.link import TRY_S, Again, Elsewhere, Endpoint, Endpoints, Gone, PermissionDenied
 from controlplane.store.etcd.watch import EtcdWatch, any_key, range_end
 
 CALL_S = 10.0  # after which no further endpoint is tried
@@ -170,7 +171,8 @@ class EtcdStore:
                 try:
                     return await once(endpoint, TRY_S * (1 + rounds))
                 except Elsewhere as error:
-                    self._links.leave(endpoint, str(error))
+                    if not isinstance(error, Again):
+                        self._links.leave(endpoint, str(error))
                     raise
                 except asyncio.CancelledError:
                     if loop.time() - started > TRY_S / 2:  # its caller has less patience, and comes again
