@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
+from controlplane.calls import bug
 from controlplane.dns.ask import Ask
 from controlplane.dns.ask import ask as ask_sockets
 from controlplane.dns.checker import Checker
 from controlplane.dns.nameservers import beside
-from controlplane.dns.verify import Probe, geo_file, probes_for
+from controlplane.dns.questions import Probe
+from controlplane.dns.verify import geo_file, probes_for
 from controlplane.documents import Applied, Keys, decode
 from controlplane.drivers import Change, Driver
 from controlplane.keeper import Keeper
@@ -27,6 +29,7 @@ from controlplane.lens import Lens
 from controlplane.reports import Place, Reports
 from controlplane.routes import Routes
 from controlplane.signal import Signal
+from controlplane.source import DesiredSource
 from controlplane.store import Store, StoreError
 from controlplane.sync import READ_ALL_S, READ_BACK_S, Note, Sync
 from policies.topology import Config, DnsDriver, PoolDriver
@@ -41,39 +44,6 @@ DOC_BYTES_PER_S = 2 * 1024 * 1024  # of all documents, so that ten thousand serv
 SLICE = 500  # names looked up before others get their turn
 NS_S = 60.0  # between looks at a zone's NS set
 NS_AGAIN_S = 5.0  # if no server told it
-
-
-class DesiredSource(Protocol):
-    """Where an agent learns what to do; a View is one."""
-
-    @property
-    def desired(self) -> Mapping[str, Desired]: ...
-
-    @property
-    def config(self) -> Config | None: ...
-
-    @property
-    def incarnation(self) -> str: ...
-
-    @property
-    def adopted(self) -> Collection[str]:
-        """Foreign incarnations whose records were given to this cluster."""
-        ...
-
-    @property
-    def adoption(self) -> int:
-        """The revision of that; 0 = never."""
-        ...
-
-    @property
-    def current(self) -> bool:
-        """False: cut off from the store."""
-        ...
-
-    @property
-    def news(self) -> Signal:
-        """Set when any of the above (but `current`) changes."""
-        ...
 
 
 def log_note(note: Note) -> None:
@@ -113,7 +83,7 @@ class Agent:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._applied_news, self._doc_news, self._zone_news = Signal(), Signal(), Signal()
         self._routes: Routes | None = None
-        self._probes: tuple[Probe, ...] = ()
+        self._known: tuple[Probe, ...] = ()
         self._beside: dict[str, tuple[str, ...]] = {}
         self._reports = Reports(store, keys, site, run)
         self._ours: dict[Place, dict[str, int]] = {}
@@ -137,6 +107,10 @@ class Agent:
             for name in list(self._tasks):
                 await self._stop(name)
 
+    def reread_keys(self) -> None:
+        """The secrets of views may be others now."""
+        self._zone_news.set()
+
     # ---- tasks
 
     def _start(self, name: str, step: Callable[[], Coroutine[Any, Any, float]], signal: Signal) -> None:
@@ -148,15 +122,20 @@ class Agent:
         await asyncio.gather(task, return_exceptions=True)
 
     async def _repeat(self, name: str, step: Callable[[], Coroutine[Any, Any, float]], signal: Signal) -> None:
+        said = ""
         while True:
             count = signal.count
             try:
                 wait_s = await step()
+                now = ""
             except Exception as error:
                 # A bug in one driver must stop neither the others nor, for good, itself.
-                log.exception("%s failed", name)
-                self._note(Note("alarm", "", name, f"bug: {error!r}"))
-                wait_s = READ_BACK_S
+                wait_s, now = READ_BACK_S, bug(error)
+                if now != said:
+                    log.exception("%s failed", name)
+            if now != said:
+                self._note(Note("alarm" if now else "cleared", "", name, now or said))
+                said = now
             await signal.wait(wait_s, count)
 
     async def _reconcile(self) -> None:
@@ -168,9 +147,9 @@ class Agent:
             mmdb = geo_file(config)
             # A file of all countries takes seconds to look through.
             probes = await asyncio.to_thread(probes_for, config.regions, mmdb) if mmdb else probes_for(config.regions)
-            new = Routes(config, self.site, self._beside)
+            new = Routes(config, self.site, self._beside, probes)
             await self._look_up(new)
-            self._routes, self._probes = new, probes
+            self._routes, self._known = new, probes
             self._zone_news.set()
         routes = self._routes
         await self._reconcile_keepers(config, routes)
@@ -307,10 +286,15 @@ class Agent:
     # ---- one driver, one server
 
     async def _keep(self, keeper: Keeper) -> float:
-        if not await self._ready():
-            return FROZEN_S
         source = self._source
-        kept = await keeper.step(self._wanted(keeper), source.incarnation, source.adopted, source.adoption)
+        try:
+            if not await self._ready():
+                return FROZEN_S
+            kept = await keeper.step(self._wanted(keeper), source.incarnation, source.adopted, source.adoption)
+        except Exception as error:
+            keeper.broke(error)
+            self._doc_news.set()
+            raise
         for note in kept.notes:
             self._note(note)
         if kept.changed:
@@ -321,12 +305,18 @@ class Agent:
 
     async def _check(self, checker: Checker) -> float:
         routes = self._routes
-        if not await self._ready() or routes is None:
-            return FROZEN_S
-        lens = routes.lens_of(checker.server)
-        wanted = {s: d for s, d in self._in_zones().items() if checker.server in routes.of(d.name)[1]}
-        wanted = lens.all(wanted) if lens else {}
-        next_s, changed = await checker.step(wanted, self._source.incarnation, self._probes)
+        try:
+            if not await self._ready() or routes is None:
+                return FROZEN_S
+            lens = routes.lens_of(checker.server)
+            wanted = {s: d for s, d in self._in_zones().items() if checker.server in routes.of(d.name)[1]}
+            wanted = lens.all(wanted) if lens else {}
+            probes = routes.probes.get(checker.server, ())  # without a lens there is nothing to ask it
+            next_s, changed = await checker.step(wanted, self._source.incarnation, probes)
+        except Exception as error:
+            checker.broke(error)
+            self._doc_news.set()
+            raise
         for service in changed:
             seen = checker.seen[service]
             text = "silent" if seen.generation is None else f"generation {seen.generation}"
@@ -351,10 +341,12 @@ class Agent:
                 found[zone] = servers
         if found != self._beside:
             log.info("name servers beside the configured ones: %s", found or "none")
-            new = Routes(routes.config, self.site, found)
+            new = Routes(routes.config, self.site, found, self._known)
             await self._look_up(new)
             if routes is self._routes:
                 self._beside, self._routes = found, new
+        else:
+            routes.reread_keys()
         return again_s
 
     # ---- documents

@@ -92,6 +92,7 @@ class NodeDoc(Struct, frozen=True):
     wall_s: float  # for the clock_suspect alarm only
     reads_schema: int = SCHEMA  # the highest schema that this node can read
     unreadable: str = ""  # a document that it could not read
+    driver_faults: dict[str, str] = {}  # driver -> why it is not open there, or not as it is configured now
     schema: int = SCHEMA
 
 
@@ -118,7 +119,7 @@ class GovernorDoc(Struct, frozen=True):
 
 class AdoptedDoc(Struct, frozen=True):
     """Foreign incarnations whose records an admin gave to this cluster (`failoverctl adopt`, DESIGN 4.8). Each new
-    revision of it gives a record away once."""
+    revision of it gives a record away once, and takes the place of the one before."""
 
     incarnations: tuple[str, ...]
     op: str = ""  # nonce of the write, by which an unknown outcome is recognised

@@ -46,12 +46,12 @@ class Fence(Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> Fence | None:
-        """None for what is not a fence."""
+        """None for what is not a fence, or not one as `text()` writes it: a server compares bytes."""
         match = _FENCE.fullmatch(text)
         return cls(match[1], int(match[2]), match[3]) if match else None
 
 
-_FENCE = re.compile(r"c=(\S{1,64}) g=(\d{1,18}) op=(\S{1,120})")
+_FENCE = re.compile(r"c=([!-~]{1,64}) g=(0|[1-9][0-9]{0,17}) op=([!-~]{1,120})")
 
 
 class Actual(Struct, frozen=True):
@@ -87,6 +87,7 @@ class Capabilities(Struct, frozen=True):
     cas: bool  # compare-and-set on the fence
     expires: bool  # its effect expires by itself (isolation: withdraw)
     batch: int  # names a write may hold
+    patience_s: float = 2.0  # after which a call is given up; the driver's own time-outs end it before, with a reason
 
 
 class Driver(Protocol):

@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from controlplane.alone import another_beats
 from controlplane.api.app import ListenError, make_app, serve
 from controlplane.logs import Redactor, set_up
 from controlplane.node import Node
@@ -87,7 +88,7 @@ class Process:
             try:
                 await together(
                     self._until_stopped(),
-                    self.node.run(),
+                    self._run_node(),
                     readiness.run(),
                     self._follow_secrets(),
                     self._reload(),
@@ -102,6 +103,12 @@ class Process:
             if not self._stop.is_set():
                 loop.call_later(STOP_S, self._give_up)
         return self._code
+
+    async def _run_node(self) -> None:
+        site = self._settings.site
+        if await another_beats(self.store, self.node.view.keys.node(site)):
+            raise Superseded(f"another failoverd of {site} runs, on this machine or on another one")
+        await self.node.run()
 
     # --- signals
 
@@ -137,9 +144,9 @@ class Process:
             try:
                 if not faults:
                     await self.store.reload()
-                await self.node.reload()
             except (OSError, StoreError) as error:
                 faults.append(str(error))
+            faults += [f"driver {name} {fault}" for name, fault in (await self.node.reload()).items()]
             self._redact.learn(self.node.view.config)
             if faults:
                 log.error("SIGHUP: not everything could be read again: %s", "; ".join(faults))

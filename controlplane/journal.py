@@ -7,7 +7,10 @@ it saw things, on its own clock.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
+import stat
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -28,6 +31,7 @@ KEPT_AUDIT = 10_000
 KEPT_INCIDENTS = 1_000
 WATCHED_INCIDENTS = 20  # the newest ones still wait for agents to report
 FILE_BYTES = 64 * 1024 * 1024  # then the file is put aside as "<name>.1", in the place of the one before it
+FULL = (errno.ENOSPC, errno.EDQUOT)  # passes by itself, or when somebody makes room
 REACHABLE_S = 10.0  # a writer that takes longer could not be reached
 
 
@@ -64,7 +68,7 @@ class Incident(Struct):
 
 class Journal:
     """`wall` reads the wall clock, seconds since 1970. Subscribe `decision` and `applied` to a view's listeners,
-    or pass the view to follow()."""
+    or pass the view to follow(). Raises OSError for a path that cannot be a file of its own; a full disk can."""
 
     def __init__(self, wall: Callable[[], float], path: Path | None = None) -> None:
         self.decisions: deque[DecisionDoc] = deque(maxlen=KEPT_DECISIONS)
@@ -76,9 +80,16 @@ class Journal:
         self._took_s: dict[str, float] = {}  # nonce of a decision -> seconds in the leader, if that is us
         self._nonces: dict[str, None] = {}  # of the decisions kept
         self._path = path
-        self._file: TextIO | None = path.open("a", encoding="utf-8") if path else None
-        self._bytes = path.stat().st_size if path else 0
+        self._file: TextIO | None = None
+        self._bytes = 0
         self.trouble = ""  # why the last line could not be written to the file, for people
+        try:
+            if path is not None:
+                self._open()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self._in_trouble(error)
 
     def follow(self, view: View) -> None:
         """Write down every decision that comes into this view, whoever made it."""
@@ -135,7 +146,7 @@ class Journal:
         return entry
 
     def close(self) -> None:
-        file, self._file = self._file, None
+        file, self._file, self._path = self._file, None, None
         if file is not None:
             try:
                 file.close()
@@ -169,27 +180,62 @@ class Journal:
     def _write(self, kind: str, entry: Struct) -> None:
         """One JSON line; an incident that goes on is written again. A full disk must stop neither the view, which
         calls this, nor anybody else: the line is lost."""
-        if self._file is None:
+        if self._path is None:
             return
         line = msgspec.json.encode({"kind": kind, "entry": entry}, order="deterministic")
         try:
-            self._file.write(line.decode() + "\n")
-            self._file.flush()
+            file = self._file or self._open()
+            file.write(line.decode() + "\n")
+            file.flush()
             self._bytes += len(line) + 1
             if self._bytes >= FILE_BYTES:
                 self._turn()
         except OSError as error:
-            if str(error) != self.trouble:
-                log.error("the journal cannot be written: %s", error)
-            self.trouble = str(error)
+            self._in_trouble(error)
         else:
             self.trouble = ""
+
+    def _in_trouble(self, error: OSError) -> None:
+        if str(error) != self.trouble:
+            log.error("the journal cannot be written: %s", error)
+        self.trouble = str(error)
+
+    def _open(self) -> TextIO:
+        """It may have been too full before. Raises OSError."""
+        assert self._path is not None
+        self._file = file = _append_to(self._path)
+        self._bytes = os.fstat(file.fileno()).st_size
+        return file
 
     def _turn(self) -> None:
         """Begin a new file. Raises OSError; it goes on in the old one then."""
         assert self._path is not None and self._file is not None
         self._bytes = 0  # also if it fails: not again with each line
         self._path.replace(self._path.with_name(self._path.name + ".1"))
-        fresh = self._path.open("a", encoding="utf-8")
+        fresh = _append_to(self._path)
         self._file.close()
         self._file = fresh
+
+
+def _append_to(path: Path) -> TextIO:
+    """Nobody else may read who did what. Raises OSError."""
+    # A FIFO that nobody reads would be waited for.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        fd = os.open(path, flags, 0o600)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise _not_a_file(path) from None
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise _not_a_file(path)
+        os.fchmod(fd, 0o600)  # it may be there already
+        return open(fd, "a", encoding="utf-8")
+    except OSError:
+        os.close(fd)
+        raise
+
+
+def _not_a_file(path: Path) -> OSError:
+    return OSError(errno.EINVAL, "not a regular file", str(path))

@@ -20,6 +20,7 @@ from controlplane.chores import Chores, override_timers
 from controlplane.documents import DecisionDoc, GovernorDoc
 from controlplane.fence import Committed, Conflict, Deposed, Outcome, commit, encode_with
 from controlplane.store import Compare, Delete, Put, Store
+from controlplane.sync import decision_of
 from controlplane.telemetry.context import traced
 from controlplane.view import View
 from policies.decide import decide_service, spend
@@ -289,10 +290,14 @@ class Leader:
 
     def _inherits(self, service: str, generation: int) -> bool:
         """Has the service a name that another one had before, and is that the generation found? Then nothing was
-        lost: the name goes on from there."""
-        desired = self._view.desired
+        lost: the name goes on from there. So it is where this store tells the decision itself."""
+        desired, decisions = self._view.desired, self._view.mirror.decisions
         name = desired[service].name if service in desired else ""
-        return any(d.name == name and d.generation >= generation for s, d in desired.items() if s != service)
+        if any(d.name == name and d.generation >= generation for s, d in desired.items() if s != service):
+            return True
+        made_by = self._view.ahead_by(service)
+        told = {stamp: decisions.get(decision_of(stamp)) for stamp in made_by}
+        return bool(told) and all(doc is not None and doc.desired.stamp == stamp for stamp, doc in told.items())
 
     async def _seen(self, rev: int) -> None:
         """Wait until the view shows an own commit, so that the next pass does not decide from before it."""

@@ -13,6 +13,8 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from controlplane.agent import Agent, log_note
 from controlplane.dns import DRIVERS
 from controlplane.dns.ask import Ask
@@ -49,6 +51,8 @@ LOOK_S = 30.0  # how often a node looks whether what it runs fits the configurat
 OPEN_AGAIN_S = 2.0  # between attempts to start a driver
 OPEN_S = 15.0  # patience with one of them: a file of all countries takes seconds to look through
 CLOSE_S = 2.0
+SAY_AGAIN_S = 600.0  # the same trouble with a driver is said again after so long
+FAULT_CHARS = 300  # of one in the node's beat
 
 
 async def open_real(site: str, driver: DnsDriver, config: Config) -> Driver | None:
@@ -116,6 +120,7 @@ class Node:
         self._configured: dict[str, tuple[Config, Entry]] = {}
         self._reopen: set[str] = set()  # drivers whose secrets may have changed
         self._opening: dict[str, asyncio.Task[bool]] = {}
+        self._said: dict[str, tuple[str, float]] = {}  # trouble with a driver, and when it was logged
         self.agent = Agent(
             site, run, self.view, store, keys, self.drivers, ask=ask, seed=f"{site}/{run}", on_note=on_note
         )
@@ -150,10 +155,24 @@ class Node:
         """Hand leadership over before run() is cancelled: another node claims the key at once."""
         await self.election.stop()
 
-    async def reload(self) -> None:
-        """Read the secrets of every driver again: it is opened anew, and the old one serves until the new one does."""
+    @property
+    def driver_faults(self) -> dict[str, str]:
+        """Driver -> why it is not open here, or not as it is configured now."""
+        return self.view.pulse.me.driver_faults
+
+    async def reload(self) -> dict[str, str]:
+        """Read the secrets of every driver again: it is opened anew, and the old one serves until the new one does.
+        Returns driver_faults after that."""
         self._reopen.update(self.drivers)
+        self.agent.reread_keys()
         self.view.news.set()
+        await asyncio.gather(*self._opening.values(), return_exceptions=True)  # they may have read the old ones
+        config = self.view.config
+        if config is not None and "agent" in self.roles:
+            due = [(name, entry) for name, entry in self._wanted(config).items() if self._due(name, config)]
+            begun = [self._begin(name, entry, config) for name, entry in due]
+            await asyncio.gather(*begun, return_exceptions=True)
+        return self.driver_faults
 
     async def _follow_configuration(self) -> None:
         """Give the vantage its targets and the agent its drivers, whenever configuration or desired change."""
@@ -177,19 +196,52 @@ class Node:
         """Begin what is to be done for it. True: nothing is left to do. Each driver is opened or changed by a task of
         its own, so that one that hangs holds up no other; where it fails, the driver stays as it was."""
         wanted = self._wanted(config)
+        waiting = await self._retire(wanted)
+        self._configured = {n: known for n, known in self._configured.items() if n in wanted or n in self.drivers}
+        for name in [name for name in self.driver_faults if name not in wanted]:
+            self._is_fine(name)
+        due = {name: entry for name, entry in wanted.items() if self._due(name, config)}
+        for name, entry in due.items():
+            if name not in waiting:
+                self._begin(name, entry, config)
+        return not due
+
+    async def _retire(self, wanted: Mapping[str, Entry]) -> set[str]:
+        """Drivers that are wanted no more go on under another name, or end. Returns names that wait for that."""
+        heirs, waiting = self._heirs(wanted), set[str]()
         for name in [name for name in self.drivers if name not in wanted]:
-            await self._close(name, self.drivers.pop(name))
-        self._configured = {name: known for name, known in self._configured.items() if name in wanted}
-        fine = True
-        for name, entry in wanted.items():
-            known = self._configured.get(name)
-            if known is not None and known[0] is config and name not in self._reopen:
-                continue
-            fine = False
-            if name not in self._opening:
-                self._opening[name] = task = asyncio.create_task(self._try_to_bring(name, entry, config))
-                task.add_done_callback(partial(self._tried, name))
-        return fine
+            heir = heirs.get(name)
+            if heir is None:
+                await self._close(name, self.drivers.pop(name))
+            elif name in self._opening:  # it is being changed: not by two at once
+                waiting.add(heir)
+            else:
+                self.drivers[heir], self._configured[heir] = self.drivers.pop(name), self._configured.pop(name)
+        return waiting
+
+    def _heirs(self, wanted: Mapping[str, Entry]) -> dict[str, str]:
+        """Name servers of this process that have another name now, old -> new: opened anew, they would answer
+        nothing for a while. One that listens where it did goes before one that does not."""
+        left = {name: known[1] for name, known in self._configured.items() if name in self.drivers.keys() - wanted}
+        new = {name: entry for name, entry in wanted.items() if name not in self.drivers and name not in self._opening}
+        pairs = [(old, heir) for old in left for heir in new if _could_become(left[old], new[heir])]
+        pairs.sort(key=lambda pair: not _listens(left[pair[0]]) & _listens(new[pair[1]]))
+        heirs: dict[str, str] = {}
+        for old, heir in pairs:
+            if old not in heirs and heir not in heirs.values():
+                heirs[old] = heir
+        return heirs
+
+    def _due(self, name: str, config: Config) -> bool:
+        known = self._configured.get(name)
+        return known is None or known[0] is not config or name in self._reopen or name in self._opening
+
+    def _begin(self, name: str, entry: Entry, config: Config) -> asyncio.Task[bool]:
+        """Or what is under way already."""
+        if name not in self._opening:
+            self._opening[name] = task = asyncio.create_task(self._try_to_bring(name, entry, config))
+            task.add_done_callback(partial(self._tried, name))
+        return self._opening[name]
 
     async def _try_to_bring(self, name: str, entry: Entry, config: Config) -> bool:
         anew = name in self._reopen
@@ -198,13 +250,31 @@ class Node:
             async with asyncio.timeout(OPEN_S):
                 await self._bring(name, entry, config, anew)
         except Exception as err:  # whatever its library raises: one driver must not end the node
-            why = err if str(err) else f"not done within {OPEN_S:g} s"
-            log.error("driver %s stays as it is, %s: %s", name, type(err).__name__, why)
+            self._is_at_fault(name, err)
             if anew:
                 self._reopen.add(name)
             return False
         self._configured[name] = (config, entry)
+        self._is_fine(name)
         return True
+
+    def _is_at_fault(self, name: str, err: Exception) -> None:
+        """Everybody is told by this node's beat; the log when the reason is another one, and now and then."""
+        why = str(err) or (f"not done within {OPEN_S:g} s" if isinstance(err, TimeoutError) else type(err).__name__)
+        fault = f"{'stays as it was' if name in self.drivers else 'is not open'}: {why}"
+        self._tell(self.driver_faults | {name: fault[:FAULT_CHARS]})
+        said, now = self._said.get(name), asyncio.get_running_loop().time()
+        if said is None or said[0] != fault or now >= said[1] + SAY_AGAIN_S:
+            self._said[name] = (fault, now)
+            log.error("driver %s %s", name, fault)
+
+    def _is_fine(self, name: str) -> None:
+        if self._said.pop(name, None):
+            self._tell({other: fault for other, fault in self.driver_faults.items() if other != name})
+
+    def _tell(self, faults: dict[str, str]) -> None:
+        pulse = self.view.pulse
+        pulse.me = replace(pulse.me, driver_faults=faults)
 
     def _tried(self, name: str, task: asyncio.Task[bool]) -> None:
         del self._opening[name]
@@ -274,6 +344,17 @@ class Node:
 def _place_of(entry: Entry) -> tuple[str, str]:
     """What cannot change without opening it anew: its driver, and where a name server is at home."""
     return entry.driver, entry.site if isinstance(entry, DnsDriver) else ""
+
+
+def _could_become(old: Entry, new: Entry) -> bool:
+    """Under another name, and without being opened anew?"""
+    inside = isinstance(old, DnsDriver) and DRIVERS[old.driver].in_process
+    return inside and isinstance(new, DnsDriver) and _place_of(old) == _place_of(new)
+
+
+def _listens(entry: Entry) -> set[str]:
+    kind = DRIVERS[entry.driver]
+    return set(kind.servers(kind.options_of(entry)))
 
 
 def _strays(config: Config, desired: Mapping[str, Desired]) -> Strays:

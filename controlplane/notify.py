@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import time
+from contextlib import suppress
 
 from systemd_watchdog.systemd_watchdog import WatchDog
 
 log = logging.getLogger(__name__)
+
+LEAST_S = 0.01
+_MICROSECONDS = re.compile(r"0*[1-9][0-9]{0,14}")
 
 
 class Notifier(WatchDog):
@@ -19,14 +24,19 @@ class Notifier(WatchDog):
         self._own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._own.setblocking(False)  # a manager that does not read must not stop the event loop
         self._failed = False
-        super().__init__(sock=self._own)
+        with suppress(OverflowError, ValueError):  # of a patience that is none; the rest is set by then
+            super().__init__(sock=self._own)
+        text = os.environ.get("WATCHDOG_USEC", "")
+        self._asked = bool(_MICROSECONDS.fullmatch(text))
+        if text and not self._asked and self.is_enabled:
+            log.warning("WATCHDOG_USEC=%.40s is not a number of microseconds: ignored", text)
 
     @property
     def every_s(self) -> float | None:
         """How often to ping; None if no watchdog waits for it. A third of its patience: sd_watchdog_enabled(3) asks
         for at most half."""
-        asked = os.environ.get("WATCHDOG_USEC", "").isdigit()
-        return self.timeout_td.total_seconds() / 3 if self.is_enabled and asked else None
+        asked = self.is_enabled and self._asked
+        return max(LEAST_S, self.timeout_td.total_seconds() / 3) if asked else None
 
     def status(self, msg: str) -> None:
         """One line."""

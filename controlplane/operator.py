@@ -152,8 +152,11 @@ class Operator:
         return (*freezes, *(("rewound",) if governor.rewound else ()))
 
     async def adopt(self, incarnations: Sequence[str], adoption: int | None = None) -> tuple[str, ...]:
-        """Let the records of these foreign incarnations be overwritten (DESIGN 4.8). Returns all that were ever
-        adopted. Naming one again gives away again what was taken back since.
+        """Let the records of these foreign incarnations be overwritten (DESIGN 4.8). Returns them. Naming one again
+        gives away again what was taken back since.
+
+        It takes the place of the adoption before: a later one of others must not give away again what the first ones
+        have taken back since. What that one had not reached yet is foreign again, which is an alarm.
 
         adoption: the mod revision of `adopted` as the operator saw it (0 = absent; None: whatever it is). Refused if
         it is another by now, and for the cluster's own incarnation.
@@ -164,8 +167,7 @@ class Operator:
             raise Refused("that is this cluster's own incarnation" if own else "no configuration is applied yet")
         if adoption not in (None, found.mod_rev if found else 0):
             raise Refused("something else was adopted meanwhile: look again")
-        before = decode(AdoptedDoc, found.value).incarnations if found else ()
-        document = AdoptedDoc(tuple(sorted({*before, *incarnations})), self._nonce())
+        document = AdoptedDoc(tuple(sorted({*incarnations})), self._nonce())
         put = Put(keys.adopted, _rewritten(found, document))
         compare = [_unchanged(keys.adopted, found), _unchanged(keys.incarnation, own)]
         if not await self._write(compare, [put], proof=put):

@@ -18,7 +18,6 @@ STEADY_S = 2.0  # what passes within this time is no news
 HEALTH_S = 10.0
 HEALTH_WAITING_S = 2.0
 CALL_S = 5.0  # patience with all members of etcd
-QUOTA_BYTES = 2 * 1024**3  # etcd's default, where it does not say (etcd's documentation, "Storage size limit")
 
 
 class Readiness:
@@ -52,6 +51,7 @@ class Readiness:
             found.append(f"cannot read {key}: {why}; upgrade this node; until then it does not lead")
         if view.clock_suspect:
             found.append("this node's wall clock differs from the others' by over 5s; see its NTP")
+        found += [f"driver {name} {fault}" for name, fault in sorted(self._node.driver_faults.items())]
         return (*found, *self._ills())
 
     async def run(self) -> None:
@@ -126,10 +126,9 @@ class Readiness:
         found = []
         for member in health.members:
             alarms = ", ".join(member.alarms)
-            quota = member.quota_bytes or QUOTA_BYTES
             if alarms:
                 found.append(f"etcd {member.name or member.endpoint} raises {alarms}: compact, defrag, alarm disarm")
-            elif member.reachable and member.db_bytes >= quota / 2:
-                used = f"{member.db_bytes / 2**20:.0f} of {quota / 2**20:.0f} MiB"
-                found.append(f"etcd {member.name or member.endpoint} has filled {used}: run it with auto-compaction")
+            elif member.reachable and member.half_full:
+                where = member.name or member.endpoint
+                found.append(f"etcd {where} has filled {member.fills}: run it with auto-compaction")
         return found

@@ -22,6 +22,7 @@ SPACING_S = 0.1  # between the starts of two transactions
 EARNED_S = 1.0  # how long a call of the probing loop justifies a beat
 TRY_S = 1.0  # patience with one transaction, until it counts as not confirmed
 SHARDS = 100  # in one transaction: etcd allows 128 operations
+SHARDS_BYTES = 512 * 1024  # and 1.5 MiB
 RIVAL_S = 2.5  # how long a foreign beat may stand still before it is taken for that of a dead process
 
 
@@ -104,13 +105,11 @@ class StoreReporter:
         if self._rev is None:
             self._rev = await self._look()
         changed = [name for name, shard in self._wanted.items() if self._confirmed.get(name) != shard.n]
-        shards = {name: self._wanted[name] for name in sorted(changed)[:SHARDS]}
-        numbers = {**self._confirmed, **{name: shard.n for name, shard in shards.items()}}
+        puts, numbers = self._batch(sorted(changed))
         self._n += 1
         beat = Beat(self._site, self._run, self._n, dict(sorted(numbers.items())), blind, self._wall())
-        puts = [Put(self._keys.shard(self._site, self._prober, name), encode(s)) for name, s in shards.items()]
         earned_at = self._earned_at
-        if len(changed) <= SHARDS:
+        if len(puts) == len(changed):
             self._earned_at = None
         txn = Txn((Compare(self._key, mod_rev=self._rev),), (*puts, Put(self._key, encode(beat))))
         try:
@@ -126,8 +125,21 @@ class StoreReporter:
         self._rev = self._own_rev = result.rev
         self._rival = None
         self._confirmed = numbers
-        if len(changed) > SHARDS:
+        if len(puts) < len(changed):
             self._wake.set()
+
+    def _batch(self, changed: Sequence[str]) -> tuple[list[Put], dict[str, int]]:
+        """As many of these shards as one transaction takes, and the numbers that its beat lists."""
+        puts: list[Put] = []
+        numbers, size = dict(self._confirmed), 0
+        for name in changed[:SHARDS]:
+            value = encode(self._wanted[name])
+            size += len(value)
+            if puts and size > SHARDS_BYTES:
+                break
+            puts.append(Put(self._keys.shard(self._site, self._prober, name), value))
+            numbers[name] = self._wanted[name].n
+        return puts, numbers
 
     async def _look(self) -> int:
         """The mod revision of the beat that stands in the store."""

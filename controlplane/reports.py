@@ -85,10 +85,11 @@ class Reports:
             wanted[keeper.site, keeper.name] = len(shards)
             for shard, services in enumerate(shards):
                 mine = {service: applied[service] for service in services}
-                seen = _seen(asked, claimed, services)
+                seen = {} if keeper.pool else _seen(asked, claimed, services)
                 size += await self._shard(keeper, shard, mine, seen, batch)
                 await asyncio.sleep(0)  # ten thousand services must not hold the loop
-            claimed.update(applied)
+            if not keeper.pool:
+                claimed.update(applied)
         for key in sorted(self._there):
             if self._stale(key, wanted):
                 batch.add(Delete(key), 0)
@@ -175,7 +176,7 @@ class _Batch:
 
 
 def _seen(asked: Sequence[Checker], claimed: set[str], services: Sequence[str]) -> dict[str, tuple[Seen, ...]]:
-    """What was seen of a service stands in one document of an agent: that of the first driver that has it."""
+    """What was seen of a service stands in one document of an agent: that of the first name server that has it."""
     seen: dict[str, tuple[Seen, ...]] = {}
     for service in services:
         if service not in claimed:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from controlplane.dns.verify import drivers_for, servers_of
+from controlplane.dns.questions import Probe
+from controlplane.dns.verify import by_server, drivers_for, entries_by_server, servers_of
 from controlplane.lens import Lens, dns_lens, pool_lens
 from policies.timing import zone_of
 from policies.topology import Config
 
 
 class Routes:
-    """`beside`: zone -> servers that only the zone's NS set names."""
+    """`beside`: zone -> servers that only the zone's NS set names. `known`: how to ask any server; `probes`: how to ask
+    each, with the keys of this site's drivers ("" = with all that can be had)."""
 
-    def __init__(self, config: Config, site: str, beside: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(
+        self, config: Config, site: str, beside: Mapping[str, tuple[str, ...]], known: Sequence[Probe] = (Probe(""),)
+    ) -> None:
         self.config, self.site, self.beside = config, site, beside
         self.owners = {spec.dns.name: service for service, spec in config.services.items() if spec.dns}
         self.lenses = {d.name: dns_lens(config, d) for d in config.dns}
@@ -21,14 +25,13 @@ class Routes:
         self.zones = tuple(dict.fromkeys(z for d in config.dns if site in d.writers for z in d.zones))
         self._servers = {d.name: servers_of(d) for d in config.dns}
         self._routes: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
-        self._drivers: dict[str, str] = {}  # of each server: whose lens its answers are seen through
-        for driver in config.dns:
-            for server in self._servers[driver.name]:
-                self._drivers.setdefault(server, driver.name)
-        for zone, servers in beside.items():
-            named = next((d.name for d in config.dns if zone in d.zones), "")
-            for server in servers if named else ():
-                self._drivers.setdefault(server, named)
+        self._drivers = {server: entry.name for server, entry in entries_by_server(config, beside).items()}
+        self._known = known
+        self.reread_keys()
+
+    def reread_keys(self) -> None:
+        """Their secrets may be others now. Blocks while they are read."""
+        self.probes = by_server(self.config, self._known, self.beside, self.site)
 
     def known(self, name: str) -> bool:
         return name in self._routes

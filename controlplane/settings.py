@@ -153,6 +153,8 @@ def _listen(text: str) -> tuple[str, int]:
 
 
 def _endpoints(text: str) -> tuple[str, ...]:
+    if "@" in text:  # not quoted: a password may be in it
+        raise _Wrong("a URL has a user in it; etcd's users are the CNs of certificates: see --etcd-cert")
     urls = _parts(text)
     if not urls:
         raise _Wrong("not given; name etcd's members, such as https://198.51.100.1:2379,https://198.51.100.2:2379")
@@ -181,8 +183,6 @@ def _endpoint(url: str) -> str:
         host, port = parts.hostname, parts.port or ETCD_PORT
     except ValueError:
         raise _Wrong(f"{url[:60]!r} is no URL; {example}") from None
-    if "@" in parts.netloc:
-        raise _Wrong(f"a URL for {host} has a user in it; etcd's users are the CNs of certificates: see --etcd-cert")
     if parts.scheme not in ("http", "https") or not host or parts.path not in ("", "/") or parts.query:
         raise _Wrong(f"{url[:60]!r} is no URL of etcd; {example}")
     if parts.scheme == "http" and not is_loopback(host):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -32,8 +33,9 @@ class StateDir:
             os.close(self._fd)
             whose = f"another failoverd (pid {holder}) uses it" if holder.isdecimal() else "another failoverd uses it"
             raise StateDirError(f"--state-dir {path}: {whose}; give this one a directory of its own") from None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # for people only: a full disk must keep nobody from starting
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def close(self) -> None:
         """Let another process have it. The file stays: who opened it before would lock what has no name."""

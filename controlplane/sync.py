@@ -13,14 +13,15 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
+from controlplane.calls import Calls
 from controlplane.dns.fencing import WRITABLE, Relation, relation
+from controlplane.dns.table import fence_name
 from controlplane.documents import Applied
 from controlplane.drivers import Actual, Change, Driver, Fence, Result
 from controlplane.store import StoreError
 from policies.world import Answer, Desired
 
 READ_BACK_S = 1.0
-CALL_S = 2.0  # patience with one call of a driver
 READ_ALL_S = 5.0  # patience with a read of all desired, which may be ten thousand
 TERMINAL_S = 10.0  # until a refused write is tried again
 DEPUTY_S = 2.0  # how long a generation may stay unapplied before the deputy writes it
@@ -70,6 +71,7 @@ class Sync:
         self.on_write: OnWrite = _unheard
         self.old_until: dict[str, float] = {}  # service -> when the TTL of its last other answer is over
         self._run, self._reread, self._rng = run, reread, rng
+        self._calls = Calls()
         self._incarnation = ""
         self._writes = 0
         self._failed = ""  # why something in this pass did
@@ -135,17 +137,19 @@ class Sync:
 
     async def _part(self, wanted: dict[str, Desired]) -> tuple[dict[str, Applied], list[Note]]:
         try:
-            actual = await self._read(wanted.values())
+            actual, bugs = await self._read(wanted.values())
         except (OSError, TimeoutError) as error:
-            self._failed = reason = _say("read", error)
+            self._failed = reason = say("read", error)
             gone = isinstance(error, ConnectionRefusedError | FileNotFoundError)
             return {s: Applied(0, "transient", reason, gone=gone) for s in wanted}, []
+        broken = {s: Applied(0, "terminal", bugs[d.name], d.stamp) for s, d in wanted.items() if d.name in bugs}
+        wanted = {s: d for s, d in wanted.items() if s not in broken}
         for service, desired in wanted.items():
             self._look(service, actual.get(desired.name))
         judged = {s: self._judge(d, actual.get(d.name)) for s, d in wanted.items()}
         judged |= await self._confirm(wanted, actual, judged)
         changes = {s: j for s, j in judged.items() if isinstance(j, Change)}
-        applied = {s: j for s, j in judged.items() if isinstance(j, Applied)}
+        applied = broken | {s: j for s, j in judged.items() if isinstance(j, Applied)}
         if not changes:
             return applied, []
         begun = _now()
@@ -153,9 +157,8 @@ class Sync:
         self.on_write(changes, written, _now() - begun)
         return applied | written, notes
 
-    async def _read(self, wanted: Iterable[Desired]) -> Mapping[str, Actual]:
-        async with asyncio.timeout(CALL_S):
-            return await self.driver.read([desired.name for desired in wanted])
+    async def _read(self, wanted: Iterable[Desired]) -> tuple[Mapping[str, Actual], Mapping[str, str]]:
+        return await self._calls.read(self.driver, [desired.name for desired in wanted])
 
     def _judge(self, desired: Desired, actual: Actual | None) -> Applied | Change:
         """What to say, or what to write."""
@@ -176,6 +179,9 @@ class Sync:
             case Relation.MANUAL | Relation.FOREIGN as why:
                 assert found is not None
                 return Applied(generation, why.value, found.text(), desired.stamp)
+            case Relation.IMPLAUSIBLE:
+                assert found is not None
+                return Applied(0, "terminal", _implausible(desired, found), desired.stamp)
             case Relation.AHEAD:
                 assert actual is not None and found is not None
                 return Applied(generation, "ahead", found.text(), desired.stamp, generation, actual.answers)
@@ -222,8 +228,7 @@ class Sync:
             async with asyncio.timeout(READ_ALL_S):
                 fresh = await self._reread()
         except (StoreError, TimeoutError) as error:
-            # It is the store that fails, and others say so.
-            self._failed = reason = _say("cannot tell whether desired is older", error)
+            self._failed = reason = say("cannot tell whether desired is older", error)
             return {service: Applied(fence.generation, "transient", reason) for service, fence in open_}
         for service, fence in open_:
             newer = fresh.get(service)
@@ -242,20 +247,22 @@ class Sync:
         lost = ""
         results: Mapping[str, tuple[Result, str]] = {}
         try:
-            async with asyncio.timeout(CALL_S):
-                results = await self.driver.apply(list(changes.values()))
+            results = await self._calls.apply(self.driver, list(changes.values()))
         except (OSError, TimeoutError) as error:
-            lost = _say("write", error)
+            lost = say("write", error)
         try:
-            after = await self._read([change.desired for change in changes.values()])
+            after, bugs = await self._read([change.desired for change in changes.values()])
         except (OSError, TimeoutError) as error:
-            self._failed = lost = lost or _say("read back", error)
+            self._failed = lost = lost or say("read back", error)
             return {s: Applied(0, "transient", lost, c.desired.stamp) for s, c in changes.items()}, []
         applied: dict[str, Applied] = {}
         notes: list[Note] = []
         for service, change in changes.items():
-            result, reason = results.get(change.desired.name, (Result.TRANSIENT, lost or "no result"))
-            actual = after.get(change.desired.name)
+            name = change.desired.name
+            result, reason = results.get(name, (Result.TRANSIENT, lost or "no result"))
+            if name in bugs:
+                result, reason = Result.TERMINAL, bugs[name]
+            actual = after.get(name)
             applied[service] = said = self._outcome(change, actual, result, reason)
             if said.result == "ok":
                 notes.append(self._written(change))
@@ -352,12 +359,19 @@ def _told(actual: Actual) -> tuple[int, tuple[tuple[str, str, str, int], ...]]:
     return actual.ttl_s, order(actual.answers)
 
 
+def _implausible(desired: Desired, found: Fence) -> str:
+    # What has no TTL is a pool, and its fence a line in a file of its site's.
+    where = f"TXT {fence_name(desired.name)}" if desired.ttl_s else f"the fence of {desired.name}"
+    return f"{where} says {found.text()}, which is far beyond generation {desired.generation}: remove it"
+
+
 def _id(desired: Desired) -> tuple[int, str]:
     return desired.generation, desired.stamp
 
 
-def _say(what: str, error: BaseException) -> str:
-    return f"{what}: {str(error) or type(error).__name__}"
+def say(what: str, error: BaseException) -> str:
+    cut_off = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+    return f"{what}: {str(error) or cut_off}"
 
 
 def _now() -> float:

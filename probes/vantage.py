@@ -17,11 +17,13 @@ again at their fast intervals until one answers: each time at most PER_SITE of e
 from __future__ import annotations
 
 import asyncio
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from probes.damping import Damper
 from probes.sight import Look, Sight
-from probes.target import Cancel, Health, Observation, Prober, Reporter, Sample, Target
+from probes.target import Cancel, Health, Prober, Reporter, Sample, Target
 from probes.wheel import Wheel
 
 BEAT_S = 1.0
@@ -30,6 +32,7 @@ TICK_S = 0.001  # steps are at least this far apart, so that a clock that rounds
 SLEPT = "slept"
 NO_RESULT = "broken: no result"
 REFERENCES = "refs"  # the shard of the targets of site ""
+SHARD_TARGETS = 100  # in a shard, about: it is written whole when one of them changes
 
 
 class _Watch:
@@ -44,6 +47,7 @@ class _Watch:
         "number",
         "observation",
         "reference",
+        "shard",
         "target",
     )
 
@@ -57,10 +61,7 @@ class _Watch:
         self.began_s = 0.0
         self.look = look  # the latest one when that probe began
         self.doubt_s: float | None = None  # it fell silent: was there sight since then?
-
-    @property
-    def shard(self) -> str:
-        return self.target.site or REFERENCES
+        self.shard = ""
 
 
 class Vantage:
@@ -80,6 +81,7 @@ class Vantage:
         self._references: list[_Watch] = []
         self._wheel = Wheel(site)
         self._results: list[tuple[_Watch, int, Sample]] = []
+        self._shards: dict[str, list[_Watch]] = {}
         self._changed: dict[str, None] = {}  # shards to put
         self._sight = Sight()
         self._asked: frozenset[str] = frozenset()  # references that are probed fast until the latest look is answered
@@ -162,8 +164,22 @@ class Vantage:
         for watch in self._watches.values():
             if watch.target.id not in self._wheel:
                 self._add(watch.target, now_s)
-                self._changed[watch.shard] = None
+        self._spread()
         self._find_references()
+
+    def _spread(self) -> None:
+        """Give each target its shard: a site's own, or one of several where there are many."""
+        counts = Counter(watch.target.site for watch in self._watches.values())
+        self._shards = {}
+        for watch in self._watches.values():  # in order of id
+            name, parts = watch.target.site or REFERENCES, -(-counts[watch.target.site] // SHARD_TARGETS)
+            shard = name if parts == 1 else f"{name}.{zlib.crc32(watch.target.id.encode()) % parts}"
+            self._shards.setdefault(shard, []).append(watch)
+            if watch.shard != shard:
+                if watch.shard:
+                    self._changed[watch.shard] = None
+                watch.shard = shard
+                self._changed[shard] = None
 
     def _find_references(self) -> None:
         sites = {watch.target.site for watch in self._watches.values()} - {self.site, ""}
@@ -245,13 +261,9 @@ class Vantage:
         """Whole shards, of which something changed; one that has no targets any more is put as empty."""
         if not self._changed:
             return
-        shards: dict[str, list[Observation]] = {shard: [] for shard in sorted(self._changed)}
-        for watch in self._watches.values():  # in order of id
-            if watch.shard in shards:
-                shards[watch.shard].append(watch.observation)
-        self._changed = {}
-        for shard, observations in shards.items():
-            self._reporter.put(shard, observations)
+        changed, self._changed = sorted(self._changed), {}
+        for shard in changed:
+            self._reporter.put(shard, [watch.observation for watch in self._shards.get(shard, ())])
 
     def _add(self, target: Target, now_s: float) -> None:
         self._wheel.add(target.id, target.interval_s, target.fast_interval_s, target.jitter, now_s)

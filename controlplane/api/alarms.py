@@ -7,15 +7,17 @@ from typing import Any
 
 from controlplane.api.picture import Picture, ServicePicture, stuck_at
 from controlplane.api.propagation import DIVERGED, WORD_S, Word
+from controlplane.dns import DRIVERS
 from controlplane.drivers import Fence
 from probes.target import Health
 
 Alarm = dict[str, Any]
+LATE_S = 5.0  # until what answers should have a new generation, if apply_within is not longer
 
 
 def alarms(picture: Picture) -> list[Alarm]:
     """All alarms, sorted by name and subject."""
-    found = [*_cluster(picture), *_vantages(picture), *_drivers(picture)]
+    found = [*_cluster(picture), *_vantages(picture), *_drivers(picture), *_late(picture)]
     for service in picture.services.values():
         found += _service(picture, service)
     return sorted(found, key=lambda a: (a["name"], a["subject"]))
@@ -69,27 +71,61 @@ def _drivers(p: Picture) -> Iterator[Alarm]:
     for word in p.words:
         doc = word.doc
         if word.alive and doc.unwritable:
-            yield _alarm("unwritable", f"{doc.driver} by {doc.writer}", doc.unwritable, word.age_s)
+            remedy = f"{doc.unwritable}; until that is mended {doc.writer} cannot change what it serves"
+            yield _alarm("unwritable", _by(doc.driver, doc.site, doc.writer), remedy, word.age_s)
     working = {n["site"] for n in p.nodes.values() if n["fresh"] and "agent" in n.get("roles", ())}
     for driver in p.config.dns if p.config else ():
-        # Its home speaks for it; a deputy only while the home is dead. A dead site is said elsewhere.
-        writers = {driver.site} if driver.site in working else working & set(driver.writers)
-        yield from _silent(p, driver.name, driver.site, writers, driver.name)
+        # Each of them, before it is needed. A dead site is said elsewhere.
+        kind = DRIVERS.get(driver.driver)
+        writers = driver.writers if kind and kind.open_deputy else (driver.site,)
+        for writer in writers:
+            if writer in working:
+                yield from _unheard(p, driver.name, driver.site, writer)
     for pool in p.config.pools if p.config else ():
         for site in pool.sites:
-            yield from _silent(p, pool.name, site, working & {site}, f"{pool.name} at {site}")
+            if site in working:
+                yield from _unheard(p, pool.name, site, site)
     for incarnation, where in foreign(p.words).items():
         remedy = f"{_some(sorted(where))}: not touched; if they are to be ours: failoverctl adopt {incarnation}"
         yield _alarm("foreign", incarnation, remedy)
 
 
-def _silent(p: Picture, driver: str, at: str, writers: set[str], subject: str) -> Iterator[Alarm]:
-    words = [w for w in p.words if (w.doc.driver, w.doc.site) == (driver, at) and w.doc.writer in writers]
+def _unheard(p: Picture, driver: str, at: str, writer: str) -> Iterator[Alarm]:
+    """A writer that runs, and says nothing of its driver or could not open it as it is configured now."""
+    words = [w for w in p.words if (w.doc.driver, w.doc.site, w.doc.writer) == (driver, at, writer)]
+    faults = [n.get("driver_faults", {}).get(driver) for n in p.nodes.values() if n["fresh"] and n["site"] == writer]
+    fault = next(filter(None, faults), "")
     since_s = min((w.age_s for w in words), default=p.config_age_s)
-    if writers and min(since_s, p.config_age_s) >= WORD_S:
-        who = " and ".join(sorted(writers))
-        remedy = f"{who} runs and says nothing of this driver: it is not open; see the log of {who}"
-        yield _alarm("driver_silent", subject, remedy, round(since_s, 3))
+    if fault and any(w.alive for w in words):
+        yield _alarm("driver_stale", _by(driver, at, writer), f"{driver} {fault}; {writer} tries again by itself")
+    elif fault:
+        yield _alarm("driver_silent", _by(driver, at, writer), f"{driver} {fault}; {writer} tries again by itself")
+    elif min(since_s, p.config_age_s) >= WORD_S:
+        remedy = f"{writer} runs and says nothing of this driver: it is not open; see the log of {writer}"
+        yield _alarm("driver_silent", _by(driver, at, writer), remedy, round(since_s, 3))
+
+
+def _late(p: Picture) -> Iterator[Alarm]:
+    """Name servers and pools that answer, and do not have what was desired though they had their time. (A secondary
+    that is not transferred to has no writer who could say so.)"""
+    within_s = max([LATE_S, *(driver.apply_within_s for driver in (p.config.dns if p.config else ()))])
+    late: dict[str, list[str]] = {}
+    for s in p.services.values():
+        if s.desired is None or s.arrival is None or s.arrival.state == DIVERGED or s.age_s < within_s:
+            continue
+        for seen in s.arrival.servers:
+            if seen.generation is not None and seen.generation < s.desired.generation:
+                late.setdefault(seen.server, []).append(s.name)
+        for pool in s.arrival.pools:
+            if pool.generation is not None and not pool.agrees:
+                late.setdefault(f"{pool.driver} at {pool.site}", []).append(s.name)
+    for where, services in late.items():
+        remedy = f"it answers, and has an older generation of {_some(services)}; see what its writers say, and its log"
+        yield _alarm("late", where, remedy)
+
+
+def _by(driver: str, at: str, writer: str) -> str:
+    return f"{driver} at {at}" + (f", by {writer}" if writer != at else "")
 
 
 def foreign(words: Iterable[Word]) -> dict[str, dict[str, set[str]]]:

@@ -4,10 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from controlplane.api.guard import is_loopback
+
+log = logging.getLogger(__name__)
+
+
+class _OurFaults(logging.Filter):
+    """Lets through what aiohttp's server says, but for what clients do: anybody can send nonsense, or hang up."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError):
+            return True
+        log.debug("%s: %s", record.getMessage(), " ".join(str(error).split())[:200])
+        return False
+
+
+_server_log = logging.getLogger(f"{__name__}.server")
+_server_log.addFilter(_OurFaults())
 
 
 class ListenError(Exception):
@@ -33,7 +52,7 @@ async def serve(app: web.Application, host: str, port: int) -> Server:
         raise ListenError(
             f"the API has no authentication yet and listens on loopback only: {host} is refused; use 127.0.0.1"
         )
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0, logger=_server_log)
     await runner.setup()
     site = web.TCPSite(runner, host, port)
     try:

@@ -121,6 +121,7 @@ async def post_apply(request: web.Request) -> web.Response:
         trail.action = wishes.one_line(f"apply {ask.file}")
         current(api)
         read = await asyncio.to_thread(read_config, ask.text, ask.file)  # a large file takes seconds
+        current(api)  # still
         config = read.config
         if config is None:
             raise Refusal(422, f"{ask.file} has errors", check=check_document(read))

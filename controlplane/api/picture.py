@@ -282,6 +282,7 @@ def _nodes(view: View) -> dict[str, dict[str, Any]]:
             "age_s": round(age_s, 3),
             "fresh": age_s < view.freshness_s,
             "unreadable": doc.unreadable,
+            "driver_faults": doc.driver_faults,
         }
     return nodes
 

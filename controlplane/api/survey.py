@@ -12,7 +12,7 @@ import msgspec
 from controlplane.dns.ask import Ask
 from controlplane.dns.ask import ask as ask_sockets
 from controlplane.dns.nameservers import beside
-from controlplane.dns.verify import Probe, Reading, geo_file, not_asked, probes_for, survey, verify
+from controlplane.dns.verify import Reading, geo_file, probes_for, survey, verify
 from controlplane.documents import Seen
 from controlplane.pools.survey import pools_asked
 from controlplane.routes import Routes
@@ -34,16 +34,17 @@ async def verified(
 
     With `desired` each answer is compared with it, as far as the server's driver can express it; without, servers
     have to agree with each other and with the configuration. `ok` None: no server could be reached. `regions`: did
-    what is told to each agree? None: no address is known to be there, so nobody asked. `zones`: what each zone's own
-    NS set says. Never raises for what a server does.
+    what is told to each agree? None: somebody could not be asked for it. `zones`: what each zone's own NS set says.
+    Never raises for what a server does.
     """
     mmdb = geo_file(config)
     probes = await asyncio.to_thread(probes_for, config.regions, mmdb) if mmdb else probes_for(config.regions)
     names = sorted(zones_of(config))
     zones = dict(zip(names, await asyncio.gather(*[beside(ask, config, zone) for zone in names]), strict=True))
     more = {zone: servers for zone, (servers, _) in zones.items()}
-    readings = await survey(config, ask, tuple(services), probes, more)
-    judged = await _judge(Routes(config, "", more), readings, desired or {}, incarnation, ask, probes)
+    routes = Routes(config, "", more, probes)
+    readings = await survey(config, ask, tuple(services), routes.probes, more)
+    judged = await _judge(routes, readings, desired or {}, incarnation, ask)
     result = _by_service(config, readings, judged, desired)
     pools = await pools_asked(config, services, desired)
     for service, lines in pools.items():
@@ -63,7 +64,7 @@ async def verified(
         "reachable": reachable,
         "asked": len(readings),
         "services": result,
-        "regions": _regions(config, readings, result, probes),
+        "regions": _regions(config, readings, result),
         "zones": {
             zone: {"servers": list(told.servers), "unknown": list(told.unknown), "reason": told.reason}
             for zone, (_, told) in zones.items()
@@ -103,14 +104,12 @@ def _nothing(config: Config, desired: Mapping[str, Desired] | None, service: str
     return {"name": _name(config, service), "generation": generation, "ok": None, "servers": [], "pools": []}
 
 
-def _regions(
-    config: Config, readings: Sequence[Reading], result: Doc, probes: Sequence[Probe]
-) -> dict[str, bool | None]:
-    """A region about which somebody could be asked agrees if all that was asked does."""
+def _regions(config: Config, readings: Sequence[Reading], result: Doc) -> dict[str, bool | None]:
+    """A region for which everybody who answered could be asked agrees if all that was asked does."""
     known = [entry["ok"] for entry in result.values() if entry["ok"] is not None]
-    asked = any(reading.reachable for reading in readings)
-    missing = not_asked(config.regions, probes)
-    return {name: None if name in missing or not asked else all(known) for name in config.regions}
+    reachable = [reading for reading in readings if reading.reachable]
+    unknown = {name for reading in reachable for name in reading.not_asked}
+    return {name: None if name in unknown or not reachable else all(known) for name in config.regions}
 
 
 def _plain(reason: str) -> str:
@@ -125,7 +124,6 @@ async def _judge(
     desired: Mapping[str, Desired],
     incarnation: str,
     ask: Ask,
-    probes: Sequence[Probe],
 ) -> dict[tuple[str, str], Seen]:
     by_server: dict[str, list[Desired]] = {}
     for reading in readings:
@@ -135,7 +133,7 @@ async def _judge(
             by_server.setdefault(reading.server, []).append(told)
     found: dict[tuple[str, str], Seen] = {}
     for server, wanted in by_server.items():
-        for service, seen in (await verify(ask, server, wanted, incarnation, probes)).items():
+        for service, seen in (await verify(ask, server, wanted, incarnation, routes.probes[server])).items():
             found[server, service] = seen
     return found
 
@@ -154,7 +152,7 @@ def _among_themselves(config: Config, service: str, lines: list[Doc]) -> None:
         if not line["reachable"]:
             continue
         strange = sorted({a for told in line["answers"].values() for a in told} - known)
-        if line["generation"] is None:
+        if line["generation"] is None or line["reason"]:
             line["agrees"] = False
         elif (line["generation"], line["incarnation"]) != newest:
             line["agrees"] = False

@@ -87,7 +87,13 @@ async def audited(api: Api, request: web.Request) -> AsyncIterator[Trail]:
 
 async def body(request: web.Request, type_: type[A], trail: Trail) -> A:
     try:
-        ask = msgspec.json.decode(await request.read(), type=type_)
+        raw = await request.read()
+    except web.RequestPayloadError as error:  # such as what is not compressed as it says
+        raise Refusal(400, f"the body cannot be read: {' '.join(str(error).split())[:200]}") from None
+    except ConnectionError:
+        raise Refusal(400, "the client hung up before all was sent") from None
+    try:
+        ask = msgspec.json.decode(raw, type=type_)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Refusal(400, f"the request is not understood: {error}") from None
     trail.author, trail.detail, trail.look = wishes.one_line(ask.author), wishes.one_line(ask.reason), ask.dry_run

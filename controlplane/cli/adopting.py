@@ -38,7 +38,8 @@ def adopt(
 
     Make sure that the other cluster does not run any more. If it does, it finds our records foreign from then on and
     leaves them alone; should it adopt us in turn, ours are foreign to us again until we adopt once more: the last one
-    to adopt has them, and nobody fights.
+    to adopt has them, and nobody fights. An adoption takes the place of the one before it: to adopt several, say --all,
+    or wait until the records of the first are ours.
 
     \b
     Example:

@@ -35,10 +35,10 @@ def verify(
 ) -> None:
     """Ask every name server itself, and compare.
 
-    Also those that only the zone's own NS set names, for each region of which an address is known; and the load
-    balancers of this machine. With a cluster, the answers are compared with what is desired. With -f FILE no cluster
-    is needed: the servers have to agree with each other and with the file. Exit 0: all that can be reached agree;
-    1: they do not; 4: none can be reached.
+    Also those that only the zone's own NS set names, for each region of which an address is known or whose view's key
+    can be had here; and the load balancers of this machine. With a cluster, the answers are compared with what is
+    desired. With -f FILE no cluster is needed: the servers have to agree with each other and with the file. Exit 0:
+    all that can be reached agree; 1: they do not; 4: none can be reached.
 
     \b
     Example:
@@ -107,7 +107,10 @@ def _unasked(doc: Doc) -> Iterator[RenderableType]:
     """What could not be asked about, and why."""
     for region, agrees in doc["regions"].items():
         if agrees is None and doc["reachable"]:
-            yield Text(f"region {region} not asked: no address known to be there", style="yellow")
+            lines = [line for service in doc["services"].values() for line in service["servers"]]
+            where = sorted({line["server"] for line in lines if region in line["not_asked"]})
+            text = f"region {region} not asked: no address known to be there that {', '.join(where)} heeds"
+            yield Text(text + ", and no key of a view", style="yellow")
     for zone, told in doc["zones"].items():
         for name in told["unknown"]:
             text = f"{zone}: name server {name} not asked: the zone does not tell its address; add it to servers"

@@ -92,14 +92,14 @@ class Client:
             await self._session.close()
 
     async def get(self, path: str, params: Sequence[tuple[str, str]] = ()) -> Doc:
-        """The freshest answer: the first that is not stale, else the youngest.
+        """The freshest answer: the first of a node whose view is current and not stale, else the youngest.
 
         Raises ApiError for a refusal, Unreachable if nobody answers.
         """
         youngest: Doc | None = None
         async with aclosing(self._answers("GET", path, params, None)) as answers:
             async for url, doc in answers:
-                if _age_s(doc) <= FRESH_S:
+                if is_current(doc) and _age_s(doc) <= FRESH_S:
                     self._prefer(url)
                     return doc
                 if youngest is None or _age_s(doc) < _age_s(youngest):
@@ -267,6 +267,11 @@ def _decode(status: int, raw: bytes) -> Doc:
 def _age_s(doc: Doc) -> float:
     age_s = doc.get("source", {}).get("age_s")
     return float("inf") if age_s is None else float(age_s)
+
+
+def is_current(doc: Doc) -> bool:
+    """Does the node that said this see the store's changes as they come? True for what says nothing of it."""
+    return bool(doc.get("source", {}).get("current", True))
 
 
 def _why(error: BaseException) -> str:

@@ -133,6 +133,8 @@ def read_globals(api: str | None, json: bool | None, timeout: str | None, utc: b
 
 
 def make_run(options: Globals) -> Run:
+    if "@" in (options.api or ""):  # not quoted: a password may be in it
+        raise typer.BadParameter("--api: a URL has a user in it, and the API has none; write http://127.0.0.1:8053")
     urls = tuple(u.strip().rstrip("/") for u in (options.api or "").split(",") if u.strip())
     for url in urls:
         if not url.startswith(("http://", "https://")):

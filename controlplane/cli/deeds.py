@@ -13,7 +13,7 @@ from rich.text import Text
 
 from controlplane.cli import progress, sending
 from controlplane.cli.context import Code, Run, Stop
-from controlplane.cli.observe import fetch
+from controlplane.cli.observe import fetch_overrides
 from controlplane.cli.output import WARN, clock, lead, now, safe, seconds
 from controlplane.cli.plan import confirm, plan, refusals
 
@@ -121,7 +121,7 @@ def _look_gone(run: Run, ids: list[str], unknown: Stop) -> Doc:
     run.stderr.print("No answer came; looking whether it is done ...", style="yellow")
     for _ in range(LOOKS if ids else 0):
         try:
-            there = {o["id"] for o in fetch(run, "/v1/overrides")["overrides"]}
+            there = {o["id"] for o in fetch_overrides(run)}
         except Stop:
             there = set(ids)
         if not there & set(ids):

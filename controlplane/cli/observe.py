@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from controlplane.cli import screens
-from controlplane.cli.client import ApiError, Client, Unreachable, nobody
+from controlplane.cli.client import ApiError, Client, Unreachable, is_current, nobody
 from controlplane.cli.context import Code, Run, Stop, command
 from controlplane.cli.sending import refused
 from controlplane.cli.watch import watch
@@ -34,6 +34,15 @@ def fetch(run: Run, path: str, *params: tuple[str, str]) -> Doc:
         raise nobody(error) from None
     except ApiError as error:
         raise refused(error) from None
+
+
+def fetch_overrides(run: Run) -> list[Doc]:
+    """Those in force, as a node knows them that may judge what is to be done about them. Raises Stop."""
+    doc = fetch(run, "/v1/overrides")
+    if not is_current(doc):
+        raise Stop(Code.UNKNOWN, f"Nobody to ask. {doc['source']['node']}: this node's view is not current")
+    overrides: list[Doc] = doc["overrides"]
+    return overrides
 
 
 def status(

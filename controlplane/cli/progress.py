@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 from rich.text import Text
 
-from controlplane.cli.client import ApiError, Client, Unreachable
+from controlplane.cli.client import ApiError, Client, Unreachable, is_current
 from controlplane.cli.context import Code, Run, Stop
 from controlplane.cli.output import clock, now, safe, seconds
 
@@ -98,6 +98,8 @@ def _concerned(doc: Doc, change: Change) -> dict[str, Doc]:
 
 def _missing(doc: Doc, change: Change, mine: dict[str, Doc]) -> list[str]:
     """What is not as it should be yet; [] = done."""
+    if not is_current(doc):
+        return [f"{doc['source']['node']}: this node's view is not current"]
     listed = {o["id"] for o in doc["overrides"]}
     if not set(change.added) <= listed or set(change.removed) & listed:
         return [f"{doc['source']['node']} has not seen it yet"]

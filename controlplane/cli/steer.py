@@ -10,9 +10,10 @@ import typer
 from rich.text import Text
 
 from controlplane.cli import deeds
+from controlplane.cli.client import is_current
 from controlplane.cli.context import Code, Run, Stop, command
 from controlplane.cli.durations import parse_duration
-from controlplane.cli.observe import fetch
+from controlplane.cli.observe import fetch, fetch_overrides
 from controlplane.cli.output import seconds
 from controlplane.cli.screens import override_table
 from controlplane.cli.sending import Accept, DryRun, NoWait, Patience, Reason, Services, Yes
@@ -97,8 +98,8 @@ def undrain(
       failoverctl undrain site-b
     """
     how = _how(reason, yes, dry_run, no_wait, accept, patience)
-    there = fetch(run, "/v1/overrides")["overrides"]
-    mine = [o for o in there if o["command"] == "drain" and site in o["sites"] and deeds.same(o, service)]
+    drains = [o for o in fetch_overrides(run) if o["command"] == "drain" and site in o["sites"]]
+    mine = [o for o in drains if deeds.same(o, service)]
     if not mine:
         deeds.nothing(run, f"{site} is not drained{deeds.flags(service)}")
         return
@@ -245,7 +246,7 @@ def overrides(
     if not ids:
         raise Stop(Code.USAGE, "cancel needs an ID, such as ov-19; see failoverctl overrides")
     how = _how(reason, yes, dry_run, no_wait, accept, patience)
-    there = {o["id"]: o for o in fetch(run, "/v1/overrides")["overrides"]}
+    there = {o["id"]: o for o in fetch_overrides(run)}
     missing = [id_ for id_ in ids if id_ not in there]
     if missing:
         raise Stop(Code.REFUSED, f"No override {', '.join(missing)}: cancelled before, or at its end.")
@@ -259,10 +260,13 @@ def _list(run: Run) -> None:
         return
     source = doc["source"]
     run.stdout.print(Text(f"(from {source['node']} api, {seconds(source['age_s'])} old)", style="bright_black"))
+    stale = not is_current(doc)
+    if stale:
+        run.stdout.print(Text("STALE: this node's view is not current", style="yellow"))
     if doc["overrides"]:
         run.stdout.print(override_table(doc["overrides"], run.utc))
     else:
-        run.stdout.print("no override is in force")
+        run.stdout.print("no override was in force then" if stale else "no override is in force")
 
 
 def _how(

@@ -1,4 +1,7 @@
-"""`status --watch`: a live screen on a terminal, one JSON event a line in a pipe. It shows its age, always."""
+"""`status --watch`: a live screen on a terminal, plain lines on a dumb one, one JSON event a line in a pipe.
+
+It shows its age, always.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,9 @@ class Watch:
 
     def __init__(self, run: Run, only: str) -> None:
         self._run = run
-        self.live = run.stdout.is_terminal and not run.json
+        people = run.stdout.is_terminal and not run.json
+        self.live = people and not run.stdout.is_dumb_terminal
+        self._plain = people and not self.live
         self._only = only
         self._began = now()
         self._doc: Doc | None = None
@@ -129,8 +134,23 @@ class Watch:
             self._line({"type": word, "silent_s": round(age_s, 1), "via": self._via, "trying": self._trying or None})
 
     def _line(self, event: Doc) -> None:
+        if self._plain:
+            for part in self._words(event):
+                self._run.stdout.print(part)
+            return
         self._run.stdout.file.write(json_line(event))
         self._run.stdout.file.flush()
+
+    def _words(self, event: Doc) -> list[RenderableType]:
+        """For people whose terminal cannot be redrawn: a screen whenever the status changes, a line for the rest."""
+        if event.get("type") == "status":
+            return [*screens.status(event, self._run.utc, self._only), ""]
+        if "text" in event:
+            return [self._happened(event)]
+        return [self._banner(self.silent_s())]
+
+    def _happened(self, event: Doc) -> Text:
+        return Text(f"{clock(event.get('at'), self._run.utc)} ").append_text(safe(event["text"]))
 
     def screen(self) -> RenderableType:
         if self._doc is None:
@@ -140,7 +160,7 @@ class Watch:
         head, *body = screens.status(doc, self._run.utc, self._only)
         lines: list[RenderableType] = [self._banner(age_s), head, *body]
         shown = [*self._events, *self._arrivals.values()]  # decisions first, then how far they have come
-        lines += [Text(f"{clock(e.get('at'), self._run.utc)} ").append_text(safe(e["text"])) for e in shown]
+        lines += [self._happened(event) for event in shown]
         return Group(*lines)
 
     def _banner(self, age_s: float) -> Text:

@@ -30,7 +30,7 @@ class SecretReader(Reader):
     _table = Table(
         {
             "env": Field(scalars.string("the name of an environment variable", "[A-Za-z_][A-Za-z0-9_]*"), ""),
-            "file": Field(scalars.string("a path", least=1, most=4096), ""),
+            "file": Field(scalars.string("a path that begins with /", "/.*", most=4096), ""),
         }
     )
 
@@ -47,7 +47,7 @@ class SecretReader(Reader):
         if found is not BAD and len(node.entries) != 1:
             log.error(path, f"expected exactly one of env and file, got {', '.join(node.entries) or 'neither'}")
             return BAD
-        return found
+        return BAD if log.broken(path) else found
 
     def schema(self) -> Schema:
         secret = self._table.schema() | {"minProperties": 1, "maxProperties": 1}

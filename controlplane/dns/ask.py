@@ -9,6 +9,7 @@ from typing import Protocol
 import dns.exception
 import dns.flags
 import dns.message
+import dns.tsig
 
 from controlplane.dns.server import endpoint
 
@@ -22,9 +23,12 @@ class Ask(Protocol):
 
 
 async def ask(server: str, query: dns.message.Message) -> dns.message.Message:
-    """UDP, a second time if nothing comes back, and TCP if the answer was cut short (RFC 7766)."""
+    """UDP, a second time if nothing comes back, and TCP if the answer was cut short (RFC 7766). A query with a key is
+    signed with it. Raises dns.tsig.PeerError too: the server does not take the key."""
     host, port = endpoint(server)
     query.id = secrets.randbelow(1 << 16)  # replies are matched by it: it must not be guessed
+    if query.keyring is not None:
+        query.use_tsig(query.keyring)  # of this id
     for wait_s in TRIES_S:
         try:
             reply = await _udp(host, port, query, wait_s)
@@ -40,8 +44,13 @@ class _Waiter(asyncio.DatagramProtocol):
         self.reply: asyncio.Future[dns.message.Message] = asyncio.get_running_loop().create_future()
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        if data[:2] != self.query.id.to_bytes(2, "big") or self.reply.done():
+            return
         try:
-            reply = dns.message.from_wire(data)
+            reply = _read(self.query, data)
+        except dns.tsig.PeerError as error:
+            self.reply.set_exception(error)
+            return
         except (dns.exception.DNSException, ValueError):
             return  # not the answer; the right one may still come
         if self.query.is_response(reply) and not self.reply.done():
@@ -69,7 +78,9 @@ async def _tcp(host: str, port: int, query: dns.message.Message) -> dns.message.
         try:
             writer.write(query.to_wire(prepend_length=True))
             length = int.from_bytes(await reader.readexactly(2), "big")
-            reply = dns.message.from_wire(await reader.readexactly(length))
+            reply = _read(query, await reader.readexactly(length))
+        except dns.tsig.PeerError:
+            raise
         except (asyncio.IncompleteReadError, dns.exception.DNSException, ValueError) as error:
             raise ConnectionError(f"no DNS answer over TCP: {error}") from error
         finally:
@@ -77,3 +88,8 @@ async def _tcp(host: str, port: int, query: dns.message.Message) -> dns.message.
     if not query.is_response(reply):
         raise ConnectionError("an answer to another question over TCP")
     return reply
+
+
+def _read(query: dns.message.Message, wire: bytes) -> dns.message.Message:
+    """A signature has to be right. Raises dns.exception.DNSException or ValueError."""
+    return dns.message.from_wire(wire, keyring=query.keyring, request_mac=query.mac or b"")

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from msgspec.structs import replace
+
+from controlplane.calls import bug
 from controlplane.dns.ask import Ask
-from controlplane.dns.verify import Probe, verify
+from controlplane.dns.questions import Probe
+from controlplane.dns.verify import verify
 from controlplane.documents import Seen
 from policies.world import Desired
 
@@ -64,6 +68,11 @@ class Checker:
         next_s = min((self._at[s] for s in wanted), default=now + LAST_S) - now
         # What is left over of a round that was too large waits a moment: others want the loop too.
         return min(max(next_s, FIRST_S), LAST_S), changed
+
+    def broke(self, error: Exception) -> None:
+        """A round ended in the middle: nothing that was seen before is known to be so still. All is asked again."""
+        self.seen = {s: replace(seen, agrees=False, reason=bug(error)) for s, seen in self.seen.items()}
+        self._at = dict.fromkeys(self._at, asyncio.get_running_loop().time())
 
     def _plan(self, service: str, seen: Seen) -> None:
         now = asyncio.get_running_loop().time()

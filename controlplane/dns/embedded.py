@@ -198,6 +198,7 @@ async def reconfigure_driver(running: Driver, driver: DnsDriver, config: Config)
     if not isinstance(running, OwnServer):
         return False
     await reconfigure(running.server, driver, config)
+    running.name = driver.name
     return True
 
 

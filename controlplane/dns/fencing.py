@@ -7,6 +7,10 @@ from enum import StrEnum
 
 from controlplane.drivers import Change, Fence
 
+# No generation can be so far above what is desired: at one a second, a store restored from a backup of eleven days ago.
+# Whoever took it over would go on from there, at every server, and soon out of digits (drivers.py).
+LEAP = 1_000_000
+
 
 class Relation(StrEnum):
     """How a fence that was found stands to the one that a writer would put there."""
@@ -15,6 +19,7 @@ class Relation(StrEnum):
     OLDER = "older"  # write
     SAME = "same"  # same generation, same decision: only drift may be repaired
     AHEAD = "ahead"  # a higher generation, or the same one by another decision: a store that was rewound
+    IMPLAUSIBLE = "implausible"  # further ahead than any store was: nothing of ours
     FOREIGN = "foreign"  # another incarnation: a rebuilt store, another cluster on the same zone
     MANUAL = "manual"  # put there by hand: left alone
 
@@ -27,6 +32,8 @@ def relation(found: Fence | None, mine: Fence, adopted: Collection[str] = ()) ->
         return Relation.MANUAL
     if found.incarnation != mine.incarnation:
         return Relation.OLDER if found.incarnation in adopted else Relation.FOREIGN
+    if found.generation > mine.generation + LEAP:
+        return Relation.IMPLAUSIBLE
     if found.generation != mine.generation:
         return Relation.OLDER if found.generation < mine.generation else Relation.AHEAD
     return Relation.SAME if found.decision == mine.decision else Relation.AHEAD

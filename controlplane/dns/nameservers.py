@@ -10,8 +10,9 @@ from dns.rdatatype import RdataType
 from msgspec import Struct
 
 from controlplane.dns.ask import Ask
+from controlplane.dns.questions import Silent, ask_server
 from controlplane.dns.server import endpoint, join
-from controlplane.dns.verify import Silent, ask_server, servers_of
+from controlplane.dns.verify import servers_of
 from policies.timing import zone_of
 from policies.topology import Config
 

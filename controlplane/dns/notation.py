@@ -55,6 +55,11 @@ def odd(rtype: str, text: str) -> Answer:
     return Answer("", rtype, text[:200], "", 0)
 
 
+def aliases(rows: Sequence[Row]) -> tuple[Answer, ...]:
+    """What stands in the way of any address."""
+    return tuple(odd("CNAME", "") for row in rows if row.rtype == RdataType.CNAME)
+
+
 class Plain:
     """One answer for everybody who asks here, all addresses alike. region: whom it is for; "" = everybody."""
 
@@ -68,8 +73,8 @@ class Plain:
         return [address_record(a.address) for a in answers if a.region == self.region]
 
     def answers(self, rows: Sequence[Row]) -> tuple[Answer, ...]:
-        found = [address_in(row) for row in rows if row.rtype != LUA]
-        return tuple(Answer(self.region, rtype, address, "", 1) for rtype, address in found)
+        found = [address_in(row) for row in rows if row.rtype in self.types]
+        return (*(Answer(self.region, rtype, address, "", 1) for rtype, address in found), *aliases(rows))
 
 
 class Lua:
@@ -109,4 +114,4 @@ class Lua:
             else:
                 found += [odd(rtype, address) for _, address in plain] + [odd(rtype, text) for text in scripts]
         others = [lua.from_rdata(row.rdata) for row in rows if row.rtype == LUA]
-        return (*found, *(odd("LUA", text) for n, text in others if n not in FAMILIES.values()))
+        return (*found, *(odd("LUA", text) for n, text in others if n not in FAMILIES.values()), *aliases(rows))

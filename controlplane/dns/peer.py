@@ -7,7 +7,8 @@ connection each time is one round trip more, and no connection of a server's ear
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import dns.message
 import dns.name
@@ -19,8 +20,8 @@ from controlplane.dns.server import join
 from controlplane.dns.signing import Conversation, Rejected, Wall
 from controlplane.dns.wire import Malformed, Message, parse
 
-ASK_S = 1.8  # for one request and its reply
-TRANSFER_S = 10.0
+ASK_S = 1.8  # for one request and its reply, and for each message of a transfer
+TRANSFER_S = 10.0  # a zone that takes longer is too large for its line: it would be out of date before it is read
 TRANSFER_BYTES = 128 << 20  # a zone larger than this is not one of ours
 
 # What to do about a code, for whoever reads the alarm (RFC 2136, 2.2; RFC 8945, 3).
@@ -56,7 +57,7 @@ class Peer:
     async def ask(self, request: bytes) -> Message:
         """One request, one reply. Raises OSError or TimeoutError; Rejected if the reply is not properly signed."""
         conversation = Conversation(self._key, self._wall)
-        async with asyncio.timeout(ASK_S):
+        async with self._within(ASK_S):
             reader, writer = await asyncio.open_connection(self.host, self.port)
             try:
                 writer.write(_framed(conversation.sign(request)))
@@ -83,13 +84,24 @@ class Peer:
         Raises OSError or TimeoutError."""
         request = dns.message.make_query(dns.name.from_text(zone), RdataType.AXFR, flags=0).to_wire()
         conversation = Conversation(self._key, self._wall)
-        async with asyncio.timeout(TRANSFER_S):
-            reader, writer = await asyncio.open_connection(self.host, self.port)
+        async with self._within(TRANSFER_S, f"no transfer of {zone}"):
+            async with self._within(ASK_S):
+                reader, writer = await asyncio.open_connection(self.host, self.port)
             try:
                 writer.write(_framed(conversation.sign(request)))
                 await self._messages(zone, reader, request, conversation, take)
             finally:
                 writer.close()
+
+    @asynccontextmanager
+    async def _within(self, patience_s: float, what: str = "no answer") -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(patience_s) as patience:
+                yield
+        except TimeoutError:
+            if not patience.expired():  # it says itself what took so long
+                raise
+            raise TimeoutError(f"{join(self.host, self.port)}: {what} within {patience_s:g} s") from None
 
     async def _messages(
         self,
@@ -103,7 +115,8 @@ class Peer:
         soas: list[bytes] = []
         total = 0
         while len(soas) < 2:
-            message = await _receive(reader, request)
+            async with self._within(ASK_S):
+                message = await _receive(reader, request)
             signed = conversation.check(message, stream=True)
             if message.rcode != dns.rcode.NOERROR:
                 raise rejection(message.rcode, f"transfer {zone}") if signed else self._unsigned(message)
@@ -130,8 +143,8 @@ class Peer:
             return rejection(reply.rcode, self.where)
         name = self._key.name.to_text(omit_final_dot=True)
         return Rejected(
-            f"{code}, not signed: does the server know TSIG key {name} with this secret and algorithm, does that key "
-            f"belong to this zone, and are both clocks right?"
+            f"{code}, not signed: does the server know TSIG key {name} with this secret and algorithm, may that key "
+            f"update and transfer this zone from here (the server's ACL), and are both clocks right?"
         )
 
 

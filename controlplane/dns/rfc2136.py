@@ -9,22 +9,22 @@ import asyncio
 import ipaddress
 import time
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import dns.rcode
 import dns.tsig
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 from msgspec.structs import replace
 
 from controlplane.dns.fencing import refusal
 from controlplane.dns.notation import Lua, Notation, Plain, odd
-from controlplane.dns.peer import Peer, rejection
+from controlplane.dns.peer import ASK_S, TRANSFER_S, Peer, rejection
 from controlplane.dns.server import join
 from controlplane.dns.signing import Rejected, Wall, key_of
 from controlplane.dns.update import TooLong, Write, proof, request
 from controlplane.dns.zone import Contents, ZoneReader
-from controlplane.drivers import Actual, Address, Capabilities, Change, Driver, Fence, Kind, Port, Result
+from controlplane.drivers import Actual, Address, Capabilities, Change, Domain, Driver, Fence, Kind, Port, Result
 from policies.timing import zone_of
 from policies.topology import Config, DnsDriver
 from policies.world import Answer
@@ -42,12 +42,12 @@ Results = dict[str, tuple[Result, str]]
 class Tsig(Struct, frozen=True):
     """The key that signs updates (RFC 8945)."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=253)]
+    name: Domain
     key: Secret
     algorithm: Literal["hmac-sha256", "hmac-sha384", "hmac-sha512"] = "hmac-sha256"
 
     def resolve(self) -> dns.tsig.Key:
-        """Raises ValueError: the secret cannot be had, or is none; says which and why."""
+        """Raises ValueError: the secret cannot be had, or is none; says of which key and why."""
         try:
             return key_of(self.name, self.key.resolve(), self.algorithm)
         except (LookupError, OSError) as error:
@@ -90,9 +90,13 @@ class Side:
             return dict.fromkeys(names, (result, f"update {zone}: {error}"))
         if code == dns.rcode.NOERROR:
             return dict.fromkeys(names, (Result.DONE, ""))
+        if code not in STALE and len(writes) > 1 and any(write.alias for write in writes):
+            return await self._halves(zone, writes)  # it may be only that which is not permitted
         if code not in STALE:
             rejected = rejection(code, f"update {zone}")
-            return dict.fromkeys(names, (Result.TERMINAL if rejected.terminal else Result.TRANSIENT, str(rejected)))
+            hint = f"; a CNAME at {names[0]} is in the way: remove it" if writes[0].alias else ""
+            result = Result.TERMINAL if rejected.terminal else Result.TRANSIENT
+            return dict.fromkeys(names, (result, f"{rejected}{hint}"))
         if len(writes) > 1:
             return await self._halves(zone, writes)
         if writes[0].expect is None and reader.kept.strange(names[0]):
@@ -221,8 +225,9 @@ class Rfc2136Driver:
                 results[desired.name] = (Result.TERMINAL, str(error))
                 continue
             results[desired.name] = (Result.DONE, "")
-            for mine, expect, rows in zip(writes, found, records, strict=True):
-                mine.append(Write(desired.name, desired.ttl_s, expect, change.fence, rows))
+            for side, mine, expect, rows in zip(sides, writes, found, records, strict=True):
+                alias = side.zones[zone].kept.alias(desired.name)
+                mine.append(Write(desired.name, desired.ttl_s, expect, change.fence, rows, alias))
         for side, mine in zip(sides, writes, strict=True):
             # One view after the other: who loses a race for the first one leaves the others alone.
             left = [write for write in mine if results[write.name][0] is Result.DONE]
@@ -299,7 +304,9 @@ async def reconfigure(running: Driver, entry: DnsDriver, config: Config) -> bool
 def capabilities(options: Options) -> Capabilities:
     """PowerDNS answers from Lua records: by region, with weights. BIND's views know regions, not weights."""
     lua = options.dialect == "powerdns"
-    return Capabilities(geo=lua or bool(options.views), weights=lua, cas=True, expires=False, batch=200)
+    geo = lua or bool(options.views)
+    # A server that says nothing is given up after ASK_S, in a transfer too.
+    return Capabilities(geo, weights=lua, cas=True, expires=False, batch=200, patience_s=TRANSFER_S + 2 * ASK_S)
 
 
 def problems(options: Options, entry: DnsDriver, config: Config) -> Iterator[Problem]:

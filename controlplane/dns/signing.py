@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import binascii
+import base64
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -39,9 +39,16 @@ class Rejected(ConnectionError):
 def key_of(name: str, secret: str, algorithm: str) -> dns.tsig.Key:
     """secret: base64. Raises ValueError."""
     try:
-        return dns.tsig.Key(name, secret, algorithm)
-    except (binascii.Error, dns.exception.DNSException) as error:
+        owner = dns.name.from_text(name)
+    except dns.exception.DNSException as error:
+        raise ValueError(f"TSIG key {name}: its name is no domain name ({error})") from error
+    try:
+        raw = base64.b64decode("".join(secret.split()), validate=True)
+    except ValueError as error:
         raise ValueError(f"TSIG key {name}: its secret is not base64 ({error})") from error
+    if not raw:
+        raise ValueError(f"TSIG key {name}: its secret is empty")
+    return dns.tsig.Key(owner, raw, algorithm)
 
 
 class Conversation:
@@ -101,7 +108,11 @@ class Conversation:
         except dns.tsig.BadTime as error:
             raise Rejected("the reply's time differs from ours: set both clocks with NTP") from error
         except (dns.tsig.PeerBadKey, dns.tsig.PeerBadSignature) as error:
-            reason = "its name, secret or algorithm is another, or it may not do this"
+            # Knot says BADKEY also of a key that it knows, for what none of the zone's ACLs allows it.
+            reason = (
+                "its name, secret or algorithm is another there, or the server's ACL does not let it do this (update "
+                "and transfer, these names and types, from this address)"
+            )
             raise Rejected(f"the server does not take TSIG key {name}: {reason}") from error
         except (dns.tsig.PeerError, dns.tsig.BadKey, dns.tsig.BadAlgorithm, dns.tsig.BadSignature) as error:
             raise Rejected(f"a reply whose signature with TSIG key {name} is wrong") from error

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from dns.opcode import UPDATE
 from dns.rdataclass import ANY, IN, NONE
-from dns.rdatatype import SOA, TXT
+from dns.rdatatype import CNAME, SOA, TXT
 from msgspec import Struct
 
 from controlplane.dns.table import fence_name
@@ -35,13 +35,15 @@ class Data(NamedTuple):
 
 
 class Write(Struct, frozen=True):
-    """Put `records` and `fence` at `name`, if the fence there still is `expect`."""
+    """Put `records` and `fence` at `name`, if the fence there still is `expect`. alias: a CNAME was seen there, to be
+    taken away. (Never on suspicion: who may not write CNAMEs would be refused the whole message.)"""
 
     name: str
     ttl_s: int
     expect: Fence | None
     fence: Fence
     records: Sequence[Data]
+    alias: bool = False
 
 
 def fence_rdata(fence: Fence) -> bytes:
@@ -60,7 +62,7 @@ def request(zone: str, writes: Sequence[Write], types: Sequence[int]) -> bytes:
         else:
             conditions.append(_record(fence, TXT, IN, 0, fence_rdata(write.expect)))
         changes += [_record(fence, TXT, ANY), _record(fence, TXT, IN, write.ttl_s, fence_rdata(write.fence))]
-        changes += [_record(name, rtype, ANY) for rtype in types]
+        changes += [_record(name, rtype, ANY) for rtype in ((*types, CNAME) if write.alias else types)]
         changes += [_record(name, rtype, IN, write.ttl_s, rdata) for rtype, rdata in write.records]
     return _message(zone, conditions, changes)
 

@@ -8,25 +8,21 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-import dns.edns
-import dns.exception
-import dns.flags
-import dns.message
-import dns.name
-import dns.rcode
+import dns.tsig
 import maxminddb
-from dns.rdatatype import RdataType
 from msgspec import Struct
+from msgspec.structs import replace
 
 from controlplane.dns import DRIVERS
 from controlplane.dns.ask import Ask
 from controlplane.dns.ask import ask as ask_sockets
 from controlplane.dns.fencing import Relation, relation
+from controlplane.dns.questions import Probe, Silent, Told, ask_addresses, ask_fence
 from controlplane.dns.regions import Client, Regions
 from controlplane.dns.server import endpoint, join
-from controlplane.dns.table import fence_name
 from controlplane.documents import Seen
 from controlplane.drivers import Fence
 from policies.timing import zone_of, zones_of
@@ -37,25 +33,6 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 16  # queries under way to one server
 RTYPES = ("A", "AAAA")
-
-
-class Probe(Struct, frozen=True):
-    """How to ask as a client of `region`. client None: without a client subnet, region "" = wherever we are."""
-
-    region: str
-    client: Client | None
-
-
-class Told(Struct, frozen=True):
-    """What a server answered to one question. regional: it took the client subnet into account."""
-
-    addresses: tuple[str, ...]
-    ttl_s: int
-    regional: bool
-
-
-class Silent(Exception):
-    """The server gave no usable answer; says why."""
 
 
 def servers_of(driver: DnsDriver) -> tuple[str, ...]:
@@ -73,6 +50,18 @@ def drivers_for(config: Config, name: str) -> tuple[DnsDriver, ...]:
         if zone and (driver.site not in best or len(zone) > len(zone_of(name, best[driver.site].zones))):
             best[driver.site] = driver
     return tuple(best.values())
+
+
+def entries_by_server(config: Config, beside: Mapping[str, Sequence[str]]) -> dict[str, DnsDriver]:
+    """The driver whose answers each server gives. `beside`: zone -> further servers of it."""
+    found: dict[str, DnsDriver] = {}
+    for driver in config.dns:
+        for server in servers_of(driver):
+            found.setdefault(server, driver)
+    for zone, servers in beside.items():
+        for named in [driver for driver in config.dns if zone in driver.zones][:1]:
+            found = dict.fromkeys(servers, named) | found
+    return found
 
 
 def authoritative(config: Config, name: str) -> tuple[str, ...]:
@@ -118,10 +107,41 @@ def _from_file(regions: Mapping[str, Region], mmdb: str, missing: Sequence[str])
     return {name: tuple(clients[v] for v in sorted(clients)) for name, clients in found.items()}
 
 
-def not_asked(regions: Mapping[str, Region], probes: Sequence[Probe]) -> tuple[str, ...]:
-    """Regions of which no address is known. (Where there is only one, everybody is in it.)"""
-    asked = {probe.region for probe in probes}
-    return tuple(name for name in regions if name not in asked) if len(regions) > 1 else ()
+def by_server(
+    config: Config, probes: Sequence[Probe], beside: Mapping[str, Sequence[str]] | None = None, site: str = ""
+) -> dict[str, tuple[Probe, ...]]:
+    """How to ask each server. Views are opened with their keys, as far as their secrets can be had here; `site`: only
+    with those of drivers that this site writes, "" = any. Blocks while secrets are read."""
+    found: dict[str, tuple[Probe, ...]] = {}
+    for server, entry in entries_by_server(config, beside or {}).items():
+        options = DRIVERS[entry.driver].options_of(entry)
+        views = getattr(options, "views", {})
+        # PowerDNS and our own server look at each client subnet: scope 0 means that everybody is told the same. BIND
+        # sends it back like that and looks at none (RFC 7871, 7.2.1).
+        heeded = _by_region(entry) and not views
+        own = server in {join(*endpoint(text)) for text in DRIVERS[entry.driver].servers(options)}
+        keys = _keys(views) if own and (not site or site in entry.writers) else {}
+        found[server] = (
+            *(replace(p, scoped=not heeded) if p.client else p for p in probes if p.region not in keys),
+            *(Probe(region, key=key) for region, key in keys.items()),
+        )
+    return found
+
+
+def _keys(views: Mapping[str, Any]) -> dict[str, dns.tsig.Key]:
+    found = {}
+    for region, tsig in views.items():
+        try:
+            found[region] = tsig.resolve()
+        except ValueError as error:
+            log.debug("the view of %s is not asked: %s", region, error)
+    return found
+
+
+def _by_region(entry: DnsDriver) -> bool:
+    """Does it tell clients of different regions different things?"""
+    kind = DRIVERS[entry.driver]
+    return kind.capabilities(kind.options_of(entry)).geo
 
 
 # ---- comparing with desired
@@ -152,23 +172,31 @@ async def verify(
 
 
 async def _compare(ask: Ask, server: str, desired: Desired, incarnation: str, probes: Sequence[Probe]) -> Seen:
-    fence = await ask_fence(ask, server, desired.name)
-    if fence is None:
-        return Seen(server, 0, False, "no fence")
     mine = Fence(incarnation, desired.generation, desired.stamp)
-    found = relation(fence, mine)
-    if found is Relation.OLDER:
-        return Seen(server, fence.generation, False, f"still generation {fence.generation}")
-    if found is not Relation.SAME:
-        return Seen(server, fence.generation, False, f"{found}: {fence.text()}")
+    for probe in _places(probes):
+        fence = await ask_fence(ask, server, desired.name, probe.key)
+        where = f"{probe.region}: " if probe.region else ""
+        if fence is None:
+            return Seen(server, 0, False, where + "no fence")
+        found = relation(fence, mine)
+        if found is Relation.OLDER:
+            return Seen(server, fence.generation, False, f"{where}still generation {fence.generation}")
+        if found is not Relation.SAME:
+            return Seen(server, fence.generation, False, f"{where}{found}: {fence.text()}")
     for rtype in RTYPES:
         any_of = [a for a in desired.answers if a.rtype == rtype]
         for probe in probes if any_of else probes[:1]:
             told = await ask_addresses(ask, server, desired.name, rtype, probe)
             wrong = _wrong(desired, rtype, probe.region if told.regional else "", told)
             if wrong:
-                return Seen(server, fence.generation, False, wrong)
-    return Seen(server, fence.generation, True)
+                return Seen(server, desired.generation, False, wrong)
+    return Seen(server, desired.generation, True)
+
+
+def _places(probes: Sequence[Probe]) -> Iterator[Probe]:
+    """Where a fence stands: where we are, and in each view that can be opened."""
+    yield Probe("")
+    yield from (probe for probe in probes if probe.key is not None)
 
 
 def _wrong(desired: Desired, rtype: str, region: str, told: Told) -> str:
@@ -188,57 +216,13 @@ def _wrong(desired: Desired, rtype: str, region: str, told: Told) -> str:
     return ""
 
 
-# ---- asking
-
-
-async def ask_fence(ask: Ask, server: str, name: str) -> Fence | None:
-    """None: no fence there. Raises Silent."""
-    reply = await ask_server(ask, server, fence_name(name), "TXT", None)
-    for rrset in reply.answer:
-        if rrset.rdtype == RdataType.TXT:
-            for rdata in rrset:
-                fence = Fence.parse(b"".join(rdata.strings).decode("ascii", "replace"))
-                if fence is not None:
-                    return fence
-    return None
-
-
-async def ask_addresses(ask: Ask, server: str, name: str, rtype: str, probe: Probe) -> Told:
-    """`ttl_s` is 0 where there are no addresses. Raises Silent."""
-    reply = await ask_server(ask, server, name, rtype, probe.client)
-    rows = [rrset for rrset in reply.answer if rrset.rdtype == RdataType[rtype]]
-    addresses = sorted(str(ipaddress.ip_address(rdata.address)) for rrset in rows for rdata in rrset)
-    ttl_s = max((rrset.ttl for rrset in rows), default=0)
-    regional = any(isinstance(option, dns.edns.ECSOption) for option in reply.options)
-    return Told(tuple(addresses), ttl_s, regional)
-
-
-async def ask_server(ask: Ask, server: str, name: str, rtype: str, client: Client | None) -> dns.message.Message:
-    """An authoritative answer. Raises Silent."""
-    options: list[dns.edns.Option] = []
-    if client is not None:
-        options.append(dns.edns.ECSOption(str(client.address), client.bits))
-    query = dns.message.make_query(
-        dns.name.from_text(name), rtype, use_edns=0, payload=1232, options=options, flags=0, id=0
-    )
-    try:
-        reply = await ask(server, query)
-    except (OSError, TimeoutError, dns.exception.DNSException) as error:
-        raise Silent(str(error) or type(error).__name__) from error
-    rcode = reply.rcode()
-    if rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
-        raise Silent(dns.rcode.to_text(rcode))
-    if not reply.flags & dns.flags.AA:
-        raise Silent("not authoritative")
-    return reply
-
-
 # ---- without a cluster
 
 
 class Reading(Struct, frozen=True):
     """What one server says of one service. `answers`: region ("" = ours) -> addresses, both families.
-    generation, incarnation None: no fence. reachable False: `reason` says why, and the rest is empty."""
+    generation, incarnation None: no fence. not_asked: regions whose answers cannot be told from those of others here.
+    reachable False: `reason` says why, and the rest is empty."""
 
     server: str
     service: str
@@ -248,6 +232,7 @@ class Reading(Struct, frozen=True):
     op: str = ""
     ttl_s: int | None = None
     answers: dict[str, tuple[str, ...]] = {}
+    not_asked: tuple[str, ...] = ()
     reason: str = ""
 
 
@@ -255,13 +240,17 @@ async def survey(
     config: Config,
     ask: Ask = ask_sockets,
     services: Sequence[str] = (),
-    probes: Sequence[Probe] | None = None,
+    probes: Mapping[str, Sequence[Probe]] | None = None,
     more: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[Reading, ...]:
     """Ask every server about every service that it answers for (or only the services named); in the order of
-    the configuration's drivers, then services. `more`: zone -> further servers of it. Never raises for what a server
-    does."""
-    probes = probes_for(config.regions) if probes is None else probes
+    the configuration's drivers, then services. `probes`: by server; `more`: zone -> further servers of it. Never
+    raises for what a server does."""
+    probes = by_server(config, probes_for(config.regions), more) if probes is None else probes
+    # Where everybody is told the same, or there is one region, nothing has to be asked for each.
+    entries = entries_by_server(config, more or {})
+    several = tuple(config.regions) if len(config.regions) > 1 else ()
+    regions = {server: several if _by_region(entry) else () for server, entry in entries.items()}
     zones = zones_of(config)
     asked: dict[str, dict[str, str]] = {}
     for name, service in config.services.items():
@@ -270,11 +259,15 @@ async def survey(
         beside = (more or {}).get(zone_of(service.dns.name, zones), ())
         for server in (*authoritative(config, service.dns.name), *beside):
             asked.setdefault(server, {})[name] = service.dns.name
-    rows = await asyncio.gather(*[_survey_server(ask, server, names, probes) for server, names in asked.items()])
+    rows = await asyncio.gather(
+        *[_survey_server(ask, server, names, probes[server], regions[server]) for server, names in asked.items()]
+    )
     return tuple(reading for readings in rows for reading in readings)
 
 
-async def _survey_server(ask: Ask, server: str, names: Mapping[str, str], probes: Sequence[Probe]) -> list[Reading]:
+async def _survey_server(
+    ask: Ask, server: str, names: Mapping[str, str], probes: Sequence[Probe], regions: Sequence[str]
+) -> list[Reading]:
     readings: list[Reading] = []
     dead = ""
     for service, name in names.items():
@@ -282,15 +275,20 @@ async def _survey_server(ask: Ask, server: str, names: Mapping[str, str], probes
             readings.append(Reading(server, service, False, reason=dead))
             continue
         try:
-            readings.append(await _survey_one(ask, server, service, name, probes))
+            readings.append(await _survey_one(ask, server, service, name, probes, regions))
         except Silent as silent:
             dead = str(silent) if silent.__cause__ is not None else ""
             readings.append(Reading(server, service, False, reason=str(silent)))
     return readings
 
 
-async def _survey_one(ask: Ask, server: str, service: str, name: str, probes: Sequence[Probe]) -> Reading:
-    fence = await ask_fence(ask, server, name)
+async def _survey_one(
+    ask: Ask, server: str, service: str, name: str, probes: Sequence[Probe], regions: Sequence[str]
+) -> Reading:
+    """`regions`: those that have to be asked for."""
+    fences = [await ask_fence(ask, server, name, probe.key) for probe in _places(probes)]
+    fence = fences[0]
+    reason = "its views have different fences" if any(other != fence for other in fences) else ""
     answers: dict[str, tuple[str, ...]] = {}
     ttl_s: int | None = None
     for probe in probes:
@@ -310,5 +308,6 @@ async def _survey_one(ask: Ask, server: str, service: str, name: str, probes: Se
         op=fence.op if fence else "",
         ttl_s=ttl_s,
         answers=answers,
-        reason="" if fence else "no fence",
+        not_asked=tuple(region for region in regions if region not in answers),
+        reason=reason if fence else "no fence",
     )

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import dns.rcode
-from dns.rdatatype import RdataType
+from dns.rdatatype import CNAME, RdataType
 
 from controlplane.dns.peer import Peer, serial_in
 from controlplane.dns.table import FENCE_LABEL
@@ -25,7 +25,7 @@ from controlplane.drivers import Fence
 
 ANYWAY_S = 10.0  # how old what is kept may be
 LUA = 65402  # PowerDNS' own type
-KEPT = frozenset((RdataType.A, RdataType.AAAA, LUA))
+KEPT = frozenset((RdataType.A, RdataType.AAAA, CNAME, LUA))
 _PREFIX = FENCE_LABEL + "."
 
 
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 
 class Contents:
-    """`rows`: the addresses and LUA records of each name. `fences`: the TXT records of `_failover.<name>`, by name."""
+    """By name: `rows`: its addresses, LUA and CNAME records; `fences`: the TXT records of `_failover.<name>`."""
 
     def __init__(self) -> None:
         self.serial = 0
@@ -54,7 +54,7 @@ class Contents:
 
     def put(self, write: Write, types: Sequence[int]) -> None:
         """As the server did when it took this."""
-        rows = [row for row in self.rows.get(write.name, []) if row.rtype not in types]
+        rows = [row for row in self.rows.get(write.name, []) if row.rtype not in (*types, CNAME)]
         self.rows[write.name] = rows + [Row(rtype, write.ttl_s, rdata) for rtype, rdata in write.records]
         self.fences[write.name] = [fence_rdata(write.fence)]
 
@@ -63,6 +63,10 @@ class Contents:
         found = self.fences.get(name, [])
         text = _text(found[0]) if len(found) == 1 else None
         return Fence.parse(text) if text is not None else None
+
+    def alias(self, name: str) -> bool:
+        """Does a CNAME stand there? Then no address can be put beside it (RFC 2136, 3.4.2.2)."""
+        return any(row.rtype == CNAME for row in self.rows.get(name, ()))
 
     def strange(self, name: str) -> bool:
         """Does something stand in the fence's place that is none? It would have to be removed by hand."""

@@ -19,10 +19,8 @@ from controlplane.store.etcd.link import Elsewhere, Endpoint, Endpoints, Gone
 from controlplane.store.etcd.watch import range_end
 from policies.topology import Config
 
-HALF = 0.5  # of the quota: there `readyz` fails
 KEPT = 50_000  # revisions: an hour of what three sites write; compaction keeps ten to twenty minutes of it
 BEATS_S = 1.5  # a node writes its beat each second
-DEFAULT_QUOTA_BYTES = 2 * 1024**3  # etcd's documentation, "Storage size limit"
 RENEW = "renew it: examples/deploy/certificates.sh"
 UNFIT = ("3.5.0", "3.5.1", "3.5.2")  # may lose or diverge data; their own authors say not to use them
 
@@ -97,14 +95,12 @@ def _leaderless(member: MemberHealth) -> bool:
 
 
 def _member(member: MemberHealth, found: Findings) -> None:
-    quota = member.quota_bytes or DEFAULT_QUOTA_BYTES
-    fills = f"{member.db_bytes / 2**20:.0f} of {quota / 2**20:.0f} MiB"
     name = f"{member.name} " if member.name else ""
-    detail = f"{name}{member.version}{', leads' if member.leader else ''}, {fills}"
+    detail = f"{name}{member.version}{', leads' if member.leader else ''}, {member.fills}"
     remedy = "etcdctl compact, defrag, alarm disarm; run etcd with ETCD_AUTO_COMPACTION_RETENTION=10m"
     if member.alarms:
         found.error("etcd member", member.endpoint, f"{detail}, alarm {', '.join(member.alarms)}", remedy)
-    elif member.db_bytes >= HALF * quota:
+    elif member.half_full:  # there `readyz` fails
         found.warn("etcd member", member.endpoint, detail, remedy)
     else:
         found.ok("etcd member", member.endpoint, detail)

@@ -16,9 +16,10 @@ from controlplane.dns import DRIVERS, rfc2136
 from controlplane.dns.ask import Ask
 from controlplane.dns.nameservers import beside, servers_of_zone
 from controlplane.dns.peer import Peer
+from controlplane.dns.questions import Silent, ask_server
 from controlplane.dns.server import endpoint, join
 from controlplane.dns.signing import Rejected
-from controlplane.dns.verify import Silent, ask_server, servers_of
+from controlplane.dns.verify import servers_of
 from controlplane.doctor.finding import CALL_S, Findings, Wall
 from controlplane.drivers import Kind
 from policies.topology import Config, DnsDriver

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from controlplane.doctor.finding import CALL_S, Findings
-from controlplane.drivers import Driver, Place
+from controlplane.drivers import Driver
 from controlplane.pools import DRIVERS
+from controlplane.pools.look import NoDirectory, look_at
 from policies.topology import Config, PoolDriver
 
 
@@ -19,19 +18,18 @@ async def examine(config: Config, site: str) -> Findings:
     found = Findings()
     for pool in config.pools:
         here = not site or site in pool.sites
-        kind = DRIVERS[pool.driver]
-        if not here or kind.open_pool is None:
+        if not here or DRIVERS[pool.driver].open_pool is None:
             continue
-        # The fence of the running node is not to be touched.
-        with tempfile.TemporaryDirectory(prefix="failover-doctor-") as directory:
-            driver = await kind.open_pool(pool, config, Place(site or pool.sites[0], Path(directory)))
-            try:
-                async with asyncio.timeout(2 * CALL_S):
+        try:
+            async with look_at(pool, config, site or pool.sites[0]) as driver:
+                async with asyncio.timeout(2 * max(CALL_S, driver.capabilities.patience_s)):
                     await _pool(config, pool, driver, site, found)
-            except TimeoutError:
-                found.error("pool", pool.name, "no answer in time", "is it overloaded, or stopped?", False)
-            finally:
-                await driver.aclose()
+        except NoDirectory as error:
+            found.unknown("pool", pool.name, str(error), "make room in /tmp, or set TMPDIR", None)
+        except TimeoutError:
+            found.error("pool", pool.name, "no answer in time", "is it overloaded, or stopped?", False)
+        except OSError as error:
+            found.error("pool", pool.name, str(error), "can it be opened by this user?", None)
     return found
 
 

@@ -19,6 +19,7 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from controlplane.drivers import Actual, Capabilities, Change, Driver, Kind, Place, Result
 from controlplane.pools.runtime import Runtime, rows
@@ -35,6 +36,8 @@ _WORD = re.compile(r"[A-Za-z0-9_.:-]+")  # what the configuration allows; nothin
 # srv_admin_state: bits that `state ready` clears (FMAINT, FDRAIN). The others come from tracking another server, from
 # a name that does not resolve, and from "disabled" in haproxy.cfg, which stays there after `state ready`.
 _OUT = 0x01 | 0x08
+_NUMBER = re.compile(r"[0-9]{1,10}")
+QUOTED = 200  # characters of what it says
 _STATE_READ = "show servers state"
 _REMEDIES = {
     "No such backend": "is pools.backend the name of a backend in haproxy.cfg?",
@@ -58,11 +61,10 @@ class HAProxyDriver:
     """The Driver port. A name is a backend; its answers are one Answer("", "SERVER", server, site, weight) for each
     server that the configuration names. The fence is kept on a shelf, because HAProxy has no place for it."""
 
-    capabilities = CAPABILITIES
-
     def __init__(self, entry: PoolDriver, config: Config, place: Place) -> None:
         self.name, self.entry = entry.name, entry
         self.options = options_of(entry)
+        self.capabilities = capabilities(self.options)
         self.servers = servers_of(config)
         self._runtime = Runtime(self.options.socket)
         self._shelf = shelf(place.state_dir / f"{entry.name}.json")
@@ -74,10 +76,10 @@ class HAProxyDriver:
             held = await self._shelf.read()
             known = [name for name in names if _WORD.fullmatch(name)]
             said = await self._runtime.ask([f"{_STATE_READ} {name}" for name in known])
-            pools = {name: _states(name, text) for name, text in zip(known, said, strict=True)}
+            pools = {name: await _states(name, text) for name, text in zip(known, said, strict=True)}
             left = [name for name in known if self._drained(name, pools[name])]
             stats = await self._runtime.ask([f"show stat {name} 4 -1" for name in left])
-            sessions = {name: _sessions(text) for name, text in zip(left, stats, strict=True)}
+            sessions = {name: await _sessions(text) for name, text in zip(left, stats, strict=True)}
         return {
             name: self._actual(name, held.get(name), pools.get(name, {}), sessions.get(name, {}))
             for name in names
@@ -157,7 +159,8 @@ class HAProxyDriver:
             (level,) = await self._runtime.ask(["show cli level"])
             closed = await self._shelf.alone(lambda: [d for d in directories if not os.access(d, os.W_OK | os.X_OK)])
         if level != "admin":
-            raise PermissionError(f'{self.options.socket}: has level {level}, and needs "level admin" in haproxy.cfg')
+            has = f"{self.options.socket}: has level {_short(level)}"
+            raise PermissionError(f'{has}, and needs "level admin" in haproxy.cfg')
         if closed:
             raise PermissionError(f"{closed[0]}: cannot be written to")
 
@@ -196,30 +199,41 @@ def _raise(backend: str, answer: Answer) -> tuple[str, str]:
 
 def _explain(backend: str, answer: Answer, said: str) -> str:
     remedy = next((remedy for words, remedy in _REMEDIES.items() if words in said), "")
-    return f"{backend}/{answer.address}: {said}" + (f" ({remedy})" if remedy else "")
+    return f"{backend}/{answer.address}: {_short(said)}" + (f" ({remedy})" if remedy else "")
 
 
-def _states(backend: str, text: str) -> dict[str, int]:
-    """Weights by server; {} if there is no such backend. Raises PermissionError for a socket of too low a level."""
+def _short(said: str) -> str:
+    """It goes into alarms, and into documents of the store."""
+    return " ".join(said[:QUOTED].split())
+
+
+async def _states(backend: str, text: str) -> dict[str, int]:
+    """Weights by server; {} if there is no such backend. Raises PermissionError for a socket of too low a level, and
+    ConnectionError for what HAProxy would not say."""
     if "Permission denied" in text:
-        raise PermissionError(f"{text} ({_REMEDIES['Permission denied']})")
+        raise PermissionError(f"{_short(text)} ({_REMEDIES['Permission denied']})")
     states: dict[str, int] = {}
-    for row in rows(text.partition("\n")[2], " "):  # the first line is the format's version
+    async for row in rows(text.partition("\n")[2], " "):  # the first line is the format's version
         if row.get("be_name") == backend:
+            if "srv_name" not in row:
+                raise _unlike("srv_name")
             out = _number(row, "srv_admin_state") & _OUT
             states[row["srv_name"]] = 0 if out else _number(row, "srv_uweight")
     return states
 
 
-def _sessions(text: str) -> dict[str, int]:
-    return {row["svname"]: _number(row, "scur") for row in rows(text, ",") if "svname" in row}
+async def _sessions(text: str) -> dict[str, int]:
+    return {row["svname"]: _number(row, "scur") async for row in rows(text, ",") if "svname" in row}
 
 
 def _number(row: Mapping[str, str], field: str) -> int:
-    try:
-        return int(row[field])
-    except (KeyError, ValueError):
-        raise ConnectionError(f"a reply without {field}: is that HAProxy 2.4 or newer?") from None
+    if not _NUMBER.fullmatch(row.get(field, "")):
+        raise _unlike(field)
+    return int(row[field])
+
+
+def _unlike(field: str) -> ConnectionError:
+    return ConnectionError(f"a reply without {field}: is that HAProxy 2.4 or newer?")
 
 
 def healthy(text: str) -> str:
@@ -271,11 +285,13 @@ async def reconfigure(running: Driver, entry: DnsDriver | PoolDriver, config: Co
     return True
 
 
-def capabilities(_: Options) -> Capabilities:
-    return CAPABILITIES
+def capabilities(options: Options) -> Capabilities:
+    return replace(CAPABILITIES, patience_s=options.timeout_s + 0.5)
 
 
 def problems(options: Options, entry: PoolDriver, config: Config) -> Iterator[Problem]:
+    if options.state_file and not options.state_file.startswith("/"):
+        yield Problem(("state_file",), f'expected a path that begins with /, got "{options.state_file}"')
     text = options.socket
     if text.startswith("/"):
         return

@@ -81,8 +81,11 @@ class Shelf:
             found = os.stat(self.path)
             seen = (found.st_ino, found.st_mtime_ns, found.st_size)
             if seen != self._seen:
-                self._pools = msgspec.json.decode(self.path.read_bytes(), type=_File).pools
+                pools = msgspec.json.decode(self.path.read_bytes(), type=_File).pools
+                self._pools = {name: entry for name, entry in pools.items() if _sound(entry.fence)}
                 self._seen, self._said = seen, ""
+                for name in sorted(pools.keys() - self._pools.keys()):
+                    log.warning("%s: the fence of %s is none, and counts as absent", self.path, name)
         except FileNotFoundError:
             self._nothing(f"{self.path} is not there: nothing was applied before", logging.INFO)
         except (OSError, ValueError, msgspec.MsgspecError) as error:
@@ -112,6 +115,11 @@ class Shelf:
         if new:
             write(self.path, msgspec.json.encode(_File({**held, **new})), 0o600)
         return refused
+
+
+def _sound(fence: Fence) -> bool:
+    """Is it one that was written here, and not by an editor?"""
+    return Fence.parse(fence.text()) == fence
 
 
 _shelves: WeakValueDictionary[Path, Shelf] = WeakValueDictionary()

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
-from controlplane.drivers import Actual, Driver, Place
+from controlplane.drivers import Actual
 from controlplane.pools import DRIVERS
+from controlplane.pools.look import NoDirectory, look_at
 from controlplane.sync import order
 from policies.express import pooled
 from policies.topology import Config, PoolDriver
 from policies.world import Desired
 
 Doc = dict[str, Any]
-CALL_S = 2.0
 ELSEWHERE = "not reachable from here"
 
 
@@ -41,21 +39,15 @@ async def pools_asked(
 
 
 async def _read(entry: PoolDriver, config: Config, backends: list[str]) -> tuple[Mapping[str, Actual] | None, str]:
-    opener = DRIVERS[entry.driver].open_pool
-    if opener is None or not entry.sites:
+    if DRIVERS[entry.driver].open_pool is None or not entry.sites:
         return None, ELSEWHERE
-    driver: Driver | None = None
-    # What was applied last is kept by whoever writes: a look has a directory of its own, with nothing in it.
-    with tempfile.TemporaryDirectory(prefix="failover-") as nothing:
-        try:
-            async with asyncio.timeout(CALL_S):
-                driver = await opener(entry, config, Place(entry.sites[0], Path(nothing)))
-                return await driver.read(backends), ""
-        except (OSError, TimeoutError) as error:
-            return None, f"{ELSEWHERE}: {error or type(error).__name__}"
-        finally:
-            if driver is not None:
-                await driver.aclose()
+    try:
+        async with look_at(entry, config, entry.sites[0]) as driver, asyncio.timeout(driver.capabilities.patience_s):
+            return await driver.read(backends), ""
+    except NoDirectory as error:
+        return None, str(error)
+    except (OSError, TimeoutError) as error:
+        return None, f"{ELSEWHERE}: {error or 'no answer in time'}"
 
 
 def _line(

@@ -41,14 +41,14 @@ def _exports(environ: Mapping[str, str], site: str, cluster: str, wall: Callable
     signals = wanted(environ)
     if not signals:
         return None
-    # Not before it is needed: most nodes never load the SDK.
-    from controlplane.telemetry.otlp import OtlpExports
-
     protocol = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or PROTOCOL
     if protocol != PROTOCOL:
         log.warning("telemetry is sent as %s: OTEL_EXPORTER_OTLP_PROTOCOL=%s is not known here", PROTOCOL, protocol)
     try:
+        # Not before it is needed: most nodes never load the SDK. It reads settings while it is loaded.
+        from controlplane.telemetry.otlp import OtlpExports
+
         return OtlpExports(site, cluster, wall, environ, signals)
-    except (ValueError, OSError) as error:
-        log.error("telemetry is not sent, its settings cannot be used: %s", error)
+    except Exception as error:  # whatever it raises for settings that it cannot use
+        log.error("telemetry is not sent, its settings cannot be used: %s", str(error) or type(error).__name__)
         return None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from controlplane.dns.fencing import LEAP
 from controlplane.documents import Applied, AppliedDoc
+from controlplane.drivers import Fence
 from controlplane.view.shares import ahead_shares, homes, pool_shares
 from policies.express import region_of
 from policies.topology import Config
 from policies.world import Ahead, Desired
-
 
 # From the first claim until it is acted on: a server without weights or regions must not be taken at its word just
 # because its agent was the first to speak.
@@ -49,6 +50,12 @@ class Claims:
     def services(self) -> set[str]:
         return {service for _, found in self._docs.values() for service in found}
 
+    def decisions(self, service: str, least: int) -> set[str]:
+        """What the fences found ahead of generation `least`, or at it, say of the decisions that made them."""
+        rows = [found[service] for _, found in self._docs.values() if service in found]
+        fences = [Fence.parse(done.reason) for done in rows if least <= done.ahead_generation <= least + LEAP]
+        return {fence.decision if fence else "" for fence in fences}
+
     def highest(self, service: str, desired: Desired | None, config: Config | None) -> Ahead | None:
         """The highest fence, of desired's generation or beyond, and the shares that are served under it.
 
@@ -56,6 +63,7 @@ class Claims:
         everybody; then what the pool of a site in it has. Regions of which nothing is known are left out."""
         least = desired.generation if desired else 0
         there = [(site, found[service]) for _, (site, found) in sorted(self._docs.items()) if service in found]
+        there = [(site, done) for site, done in there if done.ahead_generation <= least + LEAP]
         generation = max((done.ahead_generation for _, done in there), default=least - 1)
         if generation < least:
             return None

@@ -45,9 +45,25 @@ class Eye:
                     usable[name] = shard
         if len(usable) == len(self._usable) and all(self._usable.get(name) is s for name, s in usable.items()):
             return set()
-        self._usable = usable
-        after = {o.target: o for name in sorted(usable) for o in usable[name].observations}
-        before, self.observations = self.observations, after
+        known, self._usable = self._usable, usable
+        gone = [shard for name, shard in known.items() if usable.get(name) is not shard]
+        before = {o.target: o for shard in gone for o in shard.observations}
+        after = {
+            o.target: o
+            for name in sorted(usable)
+            if known.get(name) is not usable[name]
+            for o in usable[name].observations
+        }
+        if any(target not in after for target in before) or any(
+            t not in before and t in self.observations for t in after
+        ):
+            # Some went, or moved to another shard: look at all of them.
+            before, self.observations = self.observations, {}
+            after = {o.target: o for name in sorted(usable) for o in usable[name].observations}
+        self.observations.update(after)
+        return self._changed(before, after, now)
+
+    def _changed(self, before: Mapping[str, Observation], after: Mapping[str, Observation], now: float) -> set[str]:
         changed = {target for target, o in after.items() if before.get(target) != o}
         for target in changed:
             if target not in before or before[target].health is not after[target].health:

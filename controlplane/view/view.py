@@ -186,6 +186,11 @@ class View:
         """The highest fence that an agent found ahead of desired, and what it serves."""
         return self._claims.highest(service, self.mirror.desired.get(service), self.config)
 
+    def ahead_by(self, service: str) -> set[str]:
+        """The decisions that such fences name (see Desired.stamp); "" = one that names none."""
+        desired = self.mirror.desired.get(service)
+        return self._claims.decisions(service, desired.generation if desired else 0)
+
     def claimed_ahead(self) -> list[str]:
         """Configured services of which some agent says that their fence is ahead of desired."""
         return sorted(s for s in self._claims.services() if s in self.frames)

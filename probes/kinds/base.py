@@ -21,6 +21,8 @@ from msgspec import Struct
 
 from probes.target import Sample, Target
 
+SECRET_BYTES = 64 << 10  # of a file; more is another file
+
 
 class Failed(Exception):
     """The target failed this probe. `reason` is short and stable; `answered` None = as far as progress says."""
@@ -55,17 +57,29 @@ class Secret(Struct, frozen=True):
     file: str = ""
 
     def resolve(self) -> str:
-        """The secret's text now (a file without the newlines at its end).
+        """The secret's text now (a file without the newlines at its end); never empty.
 
-        Raises LookupError (variable not set) or OSError (file not readable).
+        Raises LookupError (the variable is not set, or empty) or OSError (the file cannot be read, or holds no text).
         """
         if self.file:
-            with open(self.file, encoding="utf-8") as file:
-                return file.read().rstrip("\r\n")
+            return self._read()
         value = os.environ.get(self.env)
-        if value is None:
-            raise LookupError(f"environment variable {self.env} is not set")
+        if value is None or not value.strip():
+            raise LookupError(f"environment variable {self.env} is {'not set' if value is None else 'empty'}")
         return value
+
+    def _read(self) -> str:
+        with open(self.file, "rb") as file:
+            raw = file.read(SECRET_BYTES + 1)
+        if len(raw) > SECRET_BYTES:
+            raise OSError(f"{self.file} has over {SECRET_BYTES >> 10} KiB: is that the secret?")
+        try:
+            text = raw.decode().rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise OSError(f"{self.file} is not text in UTF-8") from None
+        if not text.strip():
+            raise OSError(f"{self.file} is empty")
+        return text
 
 
 class Kind(Struct, frozen=True):

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from controlplane.dns.ask import ask
-from controlplane.dns.verify import Probe, verify
+from controlplane.dns.questions import Probe
+from controlplane.dns.verify import verify
 from controlplane.documents import Seen
 from controlplane.drivers import Actual, Capabilities, Change, Driver, Fence, Result
 from controlplane.sync import Pass, Sync

@@ -6,18 +6,26 @@ import asyncio
 import time
 from collections.abc import Callable
 
+import dns.name
+import dns.rdata
 import dns.update
 import pytest
+from dns.rdataclass import IN
+from dns.rdatatype import RdataType
+from dns.rdtypes.ANY.CNAME import CNAME
+from dns.rdtypes.ANY.TXT import TXT
 
 from chaos.worlds.servers.nameserver import Key
+from controlplane.dns.notation import Lua, Plain
 from controlplane.dns.peer import Peer
 from controlplane.dns.signing import Rejected
 from controlplane.dns.table import fence_name
 from controlplane.dns.wire import Message
+from controlplane.documents import Seen
 from controlplane.drivers import Actual, Change, Driver, Result
 from controlplane.sync import differs
 from tests.contract.dns_contract import DnsContract
-from tests.contract.dns_world import Backend, Writer, by_region, change, desired
+from tests.contract.dns_world import INCARNATION, Backend, Writer, by_region, change, desired, seen
 from tests.contract.rfc2136_world import KEY, READER, VIEW_KEYS, WALL, ZONE, Rfc2136Backend
 
 
@@ -25,16 +33,70 @@ class Rfc2136Contract(DnsContract):
     def test_a_fence_that_is_none_is_told_and_left_alone(self) -> None:
         async def body(backend: Backend, driver: Driver) -> None:
             assert isinstance(backend, Rfc2136Backend)
+            mine = f"c={INCARNATION}".encode()
+            for number, text in enumerate(
+                (b"v=spf1 -all", mine + b" g=000 op=d-0-x", mine + b" g=0 op=caf\xe9", mine + b"  g=0 op=d-0-x")
+            ):
+                d = desired(backend, 1, "192.0.2.1", label=f"none{number}")
+                await _replace(backend, fence_name(d.name), TXT(IN, RdataType.TXT, [text]))
+                writer = Writer(driver, "a")
+                done = await writer.bring(d)
+                assert done.applied[d.service].result == "terminal"
+                assert done.applied[d.service].reason == f"TXT _failover.{d.name} is not a fence: remove it"
+                assert [note.kind for note in done.notes] == ["alarm"]
+                assert (await seen(backend, d)).reason.endswith("no fence")
+
+        self.case(body)
+
+    def test_a_generation_far_beyond_any_is_told_and_left_alone(self) -> None:
+        async def body(backend: Backend, driver: Driver) -> None:
+            assert isinstance(backend, Rfc2136Backend)
+            writer = Writer(driver, "a")
             d = desired(backend, 1, "192.0.2.1")
-            update = dns.update.UpdateMessage(ZONE)
-            update.add(fence_name(d.name) + ".", 20, "TXT", '"v=spf1 -all"')
-            keys = VIEW_KEYS.values() if backend.dialect == "bind" else [KEY]
-            for key in keys:
-                await backend.send(update, key)
-            done = await Writer(driver, "a").bring(d)
-            assert done.applied["www"].result == "terminal"
-            assert done.applied["www"].reason == f"TXT _failover.{d.name} is not a fence: remove it"
-            assert [note.kind for note in done.notes] == ["alarm"]
+            assert (await writer.bring(d)).applied["www"].result == "ok"
+            text = f"c={INCARNATION} g=999999999999999999 op=d-903-x"
+            await _replace(backend, fence_name(d.name), TXT(IN, RdataType.TXT, [text]))
+            said = (await writer.bring(d)).applied["www"]
+            assert (said.result, said.ahead_generation) == ("terminal", 0), said
+            assert said.reason.startswith(f"TXT _failover.{d.name} says {text}"), said
+            assert said.reason.endswith("remove it")
+            assert "implausible" in (await seen(backend, d)).reason
+            await _replace(backend, fence_name(d.name))
+            assert (await writer.bring(d)).applied["www"].result == "ok"
+            assert await seen(backend, d) == Seen(backend.server, 1, True)
+
+        self.case(body)
+
+    def test_a_fence_may_hold_any_character_that_can_be_typed(self) -> None:
+        async def body(backend: Backend, driver: Driver) -> None:
+            assert isinstance(backend, Rfc2136Backend)
+            d = desired(backend, 1, "192.0.2.1")
+            text = f"c={INCARNATION} g=0 op=d-0-" + "".join(map(chr, range(0x21, 0x7F)))
+            await _replace(backend, fence_name(d.name), TXT(IN, RdataType.TXT, [text]))
+            assert (await Writer(driver, "a").bring(d)).applied["www"].result == "ok"
+
+        self.case(body)
+
+    def test_a_cname_put_there_by_hand_is_taken_away(self) -> None:
+        """No server takes an address beside one (RFC 2136, 3.4.2.2)."""
+
+        async def body(backend: Backend, driver: Driver) -> None:
+            assert isinstance(backend, Rfc2136Backend)
+            writer = Writer(driver, "a")
+            many = [desired(backend, 1, "192.0.2.1", label=f"alias{i}") for i in range(3)]
+            await writer.settle(*many)
+            d = many[1]
+            await _replace(backend, d.name, CNAME(IN, RdataType.CNAME, dns.name.from_text(f"ns.{ZONE}.")))
+            done = await writer.bring(*many)
+            assert [(note.kind, note.service) for note in done.notes] == [("repaired", d.service)]
+            assert await seen(backend, d) == Seen(backend.server, 1, True)
+            assert (await writer.bring(*many)).notes == ()
+
+            # ... and at a name that was not ours yet.
+            new = desired(backend, 1, "192.0.2.1", label="before")
+            await _replace(backend, new.name, CNAME(IN, RdataType.CNAME, dns.name.from_text(f"ns.{ZONE}.")))
+            assert (await Writer(driver, "b").bring(new)).applied[new.service].result == "ok"
+            assert await seen(backend, new) == Seen(backend.server, 1, True)
 
         self.case(body)
 
@@ -205,3 +267,15 @@ async def _refused(driver: Driver, wrong: Change) -> str:
         result, reason = Result.TERMINAL if error.terminal else Result.TRANSIENT, str(error)
     assert result is Result.TERMINAL
     return reason
+
+
+async def _replace(backend: Rfc2136Backend, name: str, *records: dns.rdata.Rdata) -> None:
+    """By hand: everything at this name, in all views."""
+    for key in VIEW_KEYS.values() if backend.dialect == "bind" else [KEY]:
+        gone, put = dns.update.UpdateMessage(ZONE), dns.update.UpdateMessage(ZONE)
+        for rtype in (RdataType.TXT, *(Lua.types if backend.dialect == "powerdns" else Plain.types)):
+            gone.delete(name + ".", rtype)  # of type ANY nothing is deleted by PowerDNS 4.7
+        for record in records:
+            put.add(name + ".", 20, record)
+        for update in (gone, put) if records else (gone,):
+            await backend.send(update, key)

@@ -57,7 +57,7 @@ class Rfc2136Backend:
         self.server = server.server
         self.zone = f"t{next(_numbers)}.{ZONE}"
         self.regions = ("",) if dialect == "plain" else tuple(regions)
-        self._config = Config("acme", 60.0, {}, dict(regions), {}, Policy())
+        self.config = Config("acme", 60.0, {}, dict(regions), {}, Policy())
         self.weights = dialect == "powerdns"
         self.atomic = dialect != "bind"
         self._directory = directory
@@ -66,16 +66,19 @@ class Rfc2136Backend:
         return self.driver_with()
 
     def driver_with(self, key: Key = KEY, wall: Wall = WALL, views: Mapping[str, Key] = VIEW_KEYS) -> Rfc2136Driver:
+        return driver_for(self.entry_with(key, views), self.config, wall)
+
+    def entry_with(self, key: Key = KEY, views: Mapping[str, Key] = VIEW_KEYS) -> DnsDriver:
+        """Of the configuration."""
         options: dict[str, object] = {"address": self.running.address, "port": self.running.port}
         options["dialect"] = self.dialect
         if self.dialect == "bind":
             options["views"] = {region: self._tsig(key) for region, key in views.items()}
         else:
             options["tsig"] = self._tsig(key)
-        entry = DnsDriver(
+        return DnsDriver(
             "rfc2136", "dns-site-a", "site-a", (ZONE,), ("site-a",), 1.0, "freeze", (), json.dumps(options)
         )
-        return driver_for(entry, self._config, wall)
 
     def _tsig(self, key: Key) -> Mapping[str, object]:
         file = self._directory / f"{key.name}-{len(key.secret)}-{hash(key.secret)}.secret"
@@ -94,7 +97,7 @@ class Rfc2136Backend:
             await self.edit_view(region, key, name, actual)
 
     async def edit_view(self, region: str, key: Key, name: str, actual: Actual | None) -> None:
-        notation: Notation = Lua(self._config.regions) if self.dialect == "powerdns" else Plain(region)
+        notation: Notation = Lua(self.config.regions) if self.dialect == "powerdns" else Plain(region)
         update = dns.update.UpdateMessage(ZONE)
         at, fence = dns.name.from_text(name), dns.name.from_text(fence_name(name))
         for owner, rtype in [(fence, RdataType.TXT), *((at, rtype) for rtype in notation.types)]:

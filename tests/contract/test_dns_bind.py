@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from chaos.worlds.servers.bind import Bind, View
 from chaos.worlds.servers.nameserver import Key
 from chaos.worlds.servers.process import free_port
+from controlplane.api.survey import verified
+from controlplane.dns.ask import ask
+from controlplane.dns.verify import by_server, probes_for, verify
+from controlplane.documents import Seen
 from controlplane.drivers import Actual, Driver, Fence, Result
 from controlplane.sync import differs
-from policies.world import Desired
+from policies.topology import Config, Dns, Region, Service
+from policies.world import Answer, Desired
 from tests.contract.dns_world import INCARNATION, Backend, Writer, by_region, change, desired
 from tests.contract.geo_contract import GeoContract
 from tests.contract.rfc2136_contract import Rfc2136Contract
@@ -114,6 +121,64 @@ class TestViews(GeoContract, Rfc2136Contract):
             done = await Writer(driver, "a").bring(d)
             assert [note.kind for note in done.notes] == ["repaired"]
             assert not differs(d, (await driver.read([d.name]))[d.name])
+
+        self.case(body)
+
+    def test_verify_asks_each_view_with_its_key(self) -> None:
+        """BIND sends a client subnet back with scope 0, and does not look at it."""
+
+        async def body(backend: Backend, driver: Driver) -> None:
+            assert isinstance(backend, Rfc2136Backend)
+            networks = {"eu": Region(networks=("203.0.113.0/24",)), "rest": Region(networks=("198.51.100.0/24",))}
+            by_subnet = probes_for(networks)
+            entry = backend.entry_with()
+            config = replace(backend.config, regions=networks, dns=(entry,))
+            with_keys = by_server(config, by_subnet)[backend.server]
+            assert [(p.region, p.key is not None) for p in with_keys] == [("", False), ("eu", True), ("rest", True)]
+            gone = {region: {"name": key.name, "key": {"file": "/none"}} for region, key in VIEW_KEYS.items()}
+            options = json.loads(entry.options) | {"views": gone}
+            blind = replace(config, dns=(replace(entry, options=json.dumps(options)),))
+            without = by_server(blind, by_subnet)[backend.server]
+            assert [(p.region, p.key) for p in without] == [("", None), ("eu", None), ("rest", None)]
+
+            d = _apart(backend, 1)
+            c = change(d, None)
+            assert (await driver.apply([c]))[d.name][0] is Result.DONE
+            for probes in (with_keys, without):
+                seen = (await verify(ask, backend.server, [d], INCARNATION, probes))["www"]
+                assert seen == Seen(backend.server, 1, True), probes
+
+            async def surveyed(config: Config, ok: bool | None, eu: bool | None) -> str:
+                spec = Service({}, {}, (), config.policy, 60.0, dns=Dns(d.name))
+                known = replace(config, services={"www": spec})
+                doc = await verified(known, (), {"www": d}, INCARNATION)
+                assert (doc["ok"], doc["regions"]) == (ok, {"eu": eu, "rest": eu})
+                (line,) = doc["services"]["www"]["servers"]
+                assert ("eu" in line["answers"], "eu" in line["not_asked"]) == (eu is not None, eu is None)
+                return str(line["reason"])
+
+            await surveyed(config, True, True)
+            await surveyed(blind, True, None)
+
+            # The view of our own address stays right: only who asks in the other one sees what is wrong there.
+            wrong = Actual(c.fence, 20, (Answer("eu", "A", "198.51.100.1", "site-0", 1),))
+            await backend.edit_view("eu", VIEW_KEYS["eu"], d.name, wrong)
+            told = (await verify(ask, backend.server, [d], INCARNATION, with_keys))["www"]
+            assert told == Seen(backend.server, 1, False, "A for eu: answers 198.51.100.1")
+            assert await surveyed(config, False, False) == "A for eu: answers 198.51.100.1"
+            await surveyed(blind, True, None)
+
+            # ... and so does a view that was left behind.
+            left = Actual(Fence(INCARNATION, 0, "d-0.1"), 20, d.answers)
+            await backend.edit_view("eu", VIEW_KEYS["eu"], d.name, left)
+            told = (await verify(ask, backend.server, [d], INCARNATION, with_keys))["www"]
+            assert told == Seen(backend.server, 0, False, "eu: still generation 0")
+
+            stranger = backend.entry_with(views={**VIEW_KEYS, "eu": Key(VIEW_KEYS["eu"].name, READER.secret)})
+            probes = by_server(replace(config, dns=(stranger,)), by_subnet)[backend.server]
+            told = (await verify(ask, backend.server, [d], INCARNATION, probes))["www"]
+            assert told.generation is None and told.reason.startswith("TSIG key k-eu: ")
+            print(f"\nBIND, a view's key with another secret: {told.reason}")
 
         self.case(body)
 

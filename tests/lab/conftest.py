@@ -1,8 +1,7 @@
-"""A lab for each file of scenarios: each begins when all is well again. Without root it says what was left out."""
+"""A lab for each file of scenarios: each begins when all is well again. It needs root, for network namespaces."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +16,6 @@ from chaos.worlds.lab.world import Lab
 
 HERE = Path(__file__).parent
 ROWS = pytest.StashKey[list[measure.Row]]()
-LEFT_OUT = pytest.StashKey[list[str]]()
 TABLE = "lab.txt"
 
 
@@ -40,18 +38,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in mine:
         if not any(item.iter_markers("timeout")):
             item.add_marker(pytest.mark.timeout(300))  # also for the time in which all has to become well again
-    if os.geteuid() != 0 and mine:
-        config.stash[LEFT_OUT] = [item.nodeid for item in mine]
-        config.hook.pytest_deselected(items=mine)
-        items[:] = [item for item in items if item not in mine]
+        item.add_marker(pytest.mark.root)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    left_out, rows = config.stash.get(LEFT_OUT, []), config.stash.get(ROWS, [])
-    if left_out:
-        terminalreporter.section("left out: the lab needs root")
-        terminalreporter.write_line("\n".join(f"  {name}" for name in left_out))
-        terminalreporter.write_line("Network namespaces are made by root alone. Run them with:  sudo make lab")
+    rows = config.stash.get(ROWS, [])
     if rows:
         terminalreporter.section("the lab's measurements, in seconds (measured of worst case)")
         terminalreporter.write_line(measure.table(rows))

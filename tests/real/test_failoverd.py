@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,10 +100,14 @@ def test_from_nothing_to_ready_and_to_a_clean_end(world: World, systemd: Systemd
 
     # SIGHUP.
     systemd.heard.clear()
+    before = len(node.log())
     node.process.signal(signal.SIGHUP)
     until("the reload", lambda: node.said("certificates and secrets were read again"))
     until("systemd to hear of it", lambda: "READY=1" in systemd.heard)
     assert any(re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=\d+", m) for m in systemd.heard)
+
+    until("it to see etcd", lambda: node.ready)
+    assert [line["msg"] for line in node.log()[before:] if line["level"] != "info"] == [], "all is well"
 
     # A clean end.
     assert node.process.stop(10) == 0
@@ -156,18 +161,37 @@ def test_what_is_not_its_own_is_left_alone(world: World) -> None:
         stranger.process.kill()
 
 
-def test_two_of_one_site_find_out(world: World) -> None:
+def test_of_two_of_one_site_the_first_stays_and_the_second_says_so(world: World) -> None:
+    """systemd starts the second again and again; nobody else may notice."""
     world.etcd.start()
     node = world.nodes["site-a"].start()
     world.wait_for_store()
     world.apply()
     until("its beat", lambda: node.ready)
     (world.directory / "other").mkdir()
-    second = Failoverd("site-a", world.etcd.url, world.directory / "other").start()
+    second = Failoverd("site-a", world.etcd.url, world.directory / "other")
     try:
-        assert ended(node) == 1
-        assert node.said("another process reports as site-a/main", "each site has one failoverd")
-        until("the newer one to work", lambda: second.ready)
+        for _ in range(2):
+            second.start()
+            assert ended(second) == 1
+        said = second.said("another failoverd of site-a runs", "each site has one failoverd, so this one ends")
+        assert len(said) == 2 and not second.said("leading")
+        assert node.ready and not node.said("another process")
+
+        # Once the first is gone, however it went, the second may be started at once.
+        began = time.monotonic()
+        node.process.kill()
+        second.start()
+        until("the second to work", lambda: second.ready)
+        print(f"ready {time.monotonic() - began:.1f} s after the first was killed")
+
+        # Who only sleeps is not noticed (but for its port), and yields when it wakes.
+        second.process.freeze()
+        node.start()
+        until("the first to lead again", lambda: len(node.said("leading (")) == 2)
+        second.process.thaw()
+        assert ended(second) == 1
+        assert second.said("another process reports as site-a/main")
     finally:
         second.process.kill()
 

@@ -24,6 +24,8 @@ BOUNDS = (
     *("--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges"),
 )
 
+pytestmark = pytest.mark.root  # debootstrap
+
 
 class Containers:
     """podman with a storage of its own: nothing of the machine's images is seen or left behind."""

@@ -101,7 +101,7 @@ def test_traffic_stays_where_it_was_until_unfreeze(served: Served, tmp_path: Pat
 
     world.etcd.cluster.restore(backup)
     until("a generation above the one that was lost", lambda: (served.service().get("generation") or 0) > lost, 40)
-    assert served.service()["shares"] == {"world": {"site-b": 70, "site-c": 30}}, "as PowerDNS had it, which the backup does not know"
+    assert served.service()["shares"] == {"world": {"site-b": 70, "site-c": 30}}, "as PowerDNS has it"
     for _ in range(20):
         assert served.told() == [{b, c}, {b, c}]
     node = world.nodes["site-a"]

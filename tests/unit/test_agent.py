@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -216,8 +216,11 @@ def test_a_bug_in_a_driver_is_an_alarm_and_not_the_end() -> None:
         await world.decide(want(1))
         await asyncio.sleep(3)
         assert world.generation("site-b") == 1
-        bugs = [n for n in world.notes["site-a"] if n.text == "bug: KeyError('bug')"]
-        assert bugs
+        bugs = [n for n in world.notes["site-a"] if n.text == "terminal: bug: KeyError('bug')"]
+        assert [(n.kind, n.service, n.subject) for n in bugs] == [("alarm", "www", "dns-site-a")]
+        document = world.document("site-a", "site-a")
+        assert document is not None
+        assert (document.services["www"].result, document.services["www"].reason) == ("terminal", "bug: KeyError('bug')")
 
     virtual(body)
 
@@ -265,6 +268,42 @@ def test_a_driver_that_would_not_take_writes_is_unwritable() -> None:
         assert document.unwritable == ""
         kinds = [n.kind for n in world.notes["site-c"] if n.subject == "dns-site-c" and n.kind != "applied"]
         assert kinds == ["alarm", "cleared"]
+
+    virtual(body)
+
+
+class Deaf(EmbeddedDriver):
+    """Reads fail while `reason` is set."""
+
+    reason = ""
+
+    async def read(self, names: Sequence[str]) -> Mapping[str, Actual]:
+        if self.reason:
+            raise OSError(self.reason)
+        return await super().read(names)
+
+
+def test_a_driver_that_fails_for_seconds_is_an_alarm_and_one_that_stumbles_is_not() -> None:
+    """A wrong key, a zone that is not loaded: nobody waits for the next proof of a write."""
+
+    async def body(world: World) -> None:
+        driver = Deaf("dns-site-c", lambda: world.servers["site-c"])
+        world.start("site-c", {"dns-site-c": driver})
+        await world.decide(want(1))
+        await asyncio.sleep(3)
+        for reason, for_s in (("reset", 3.0), ("BADKEY: does the server know TSIG key failover?", 7.5)):
+            driver.reason = reason
+            await asyncio.sleep(for_s)
+            document = world.document("site-c", "site-c")
+            assert document is not None
+            assert document.unwritable == ("read: " + reason if for_s > 5 else "")
+            driver.reason = ""
+            await asyncio.sleep(2)
+        document = world.document("site-c", "site-c")
+        assert document is not None and document.unwritable == ""
+        said = [(n.kind, n.text) for n in world.notes["site-c"] if n.subject == "dns-site-c" and n.kind != "applied"]
+        text = "unwritable (at site-c): read: BADKEY: does the server know TSIG key failover?"
+        assert said == [("alarm", text), ("cleared", text)]
 
     virtual(body)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from controlplane.documents import Applied, AppliedDoc, decode
-from controlplane.drivers import Actual, Fence
+from controlplane.drivers import Actual, Driver, Fence
 from policies.topology import PoolDriver, Pools, Site
 from policies.world import Desired
 from tests.unit.agent_world import CONFIG, KEYS, SERVICE, World, virtual, want
@@ -84,6 +84,22 @@ def test_a_pool_takes_the_shares_and_is_read_back() -> None:
         await asyncio.sleep(0.05)
         assert pool.weights() == {"a": 100, "b": 0}
         assert world.generation("site-a") == 2, "and its name server, as ever"
+
+    virtual(body)
+
+
+def test_what_name_servers_answer_is_said_of_them_though_the_pool_was_open_first() -> None:
+    async def body(world: World) -> None:
+        drivers: dict[str, Driver] = {"lb": FakePool()}
+        world.start("site-a", drivers).config = POOLED
+        await world.decide(shared(1, a=100))
+        await asyncio.sleep(2.5)
+        drivers["dns-site-a"] = world.driver("site-a")
+        await asyncio.sleep(2.5)
+        document = world.document("site-a", "site-a")
+        assert document is not None and document.seen["www"][0].generation == 1
+        pool = pool_doc(world)
+        assert pool is not None and pool.seen == {}
 
     virtual(body)
 

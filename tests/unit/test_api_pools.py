@@ -47,7 +47,7 @@ def test_the_pool_column() -> None:
 def test_a_pool_of_which_nothing_is_heard_and_one_that_takes_no_commands_are_alarms() -> None:
     picture = with_pools(pool_word("a", Applied(1, "ok"), unwritable="level user"))
     found = {a["name"]: a for a in document(picture)["alarms"]}
-    assert found["unwritable"]["subject"] == "lb by a" and found["driver_silent"]["subject"] == "lb at b"
+    assert found["unwritable"]["subject"] == "lb at a" and found["driver_silent"]["subject"] == "lb at b"
     assert names(with_pools(pool_word("a", Applied(1, "ok")), pool_word("b", Applied(1, "ok")))) == set()
 
 

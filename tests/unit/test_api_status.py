@@ -223,58 +223,11 @@ def test_the_alarms_of_the_cluster() -> None:
 
 def driver(site: str, *deputies: str) -> DnsDriver:
     listen = {"a": "127.0.4.1:53", "b": "127.0.5.1:53"}[site]
-    options = json.dumps({"listen": [listen]})
-    return DnsDriver("embedded", f"dns-{site}", site, ("org",), (site, *deputies), 2.0, "freeze", (), options)
-
-
-def told(site: str, writer: str, age_s: float, *looks: Seen) -> Word:
-    return Word(AppliedDoc(site, f"dns-{site}", writer, "r", 1, {}, {"www": looks}, {}), age_s, True)
-
-
-def with_drivers(*drivers: DnsDriver, words: tuple[Word, ...], lives: str = "ab", age_s: float = 60.0) -> Picture:
-    """A picture of a cluster with these drivers. lives: sites whose node beats; age_s: of the configuration."""
-    picture = photograph(served())
-    assert picture.config is not None
-    nodes = {s: {"site": s, "fresh": s in lives, "unreadable": "", "roles": ["vantage", "agent"]} for s in "ab"}
-    return replace(picture, config=replace(picture.config, dns=drivers), nodes=nodes, words=words, config_age_s=age_s)
-
-
-def silent(picture: Picture) -> list[str]:
-    return [a["subject"] for a in document(picture)["alarms"] if a["name"] == "driver_silent"]
-
-
-def test_a_driver_that_no_living_node_speaks_of_is_an_alarm() -> None:
-    a, b = driver("a"), driver("b")
-    fresh, old = told("a", "a", 3.0), told("b", "b", 21.0)
-    assert silent(with_drivers(a, b, words=(fresh, old))) == ["dns-b"]
-    assert silent(with_drivers(a, b, words=(fresh,))) == ["dns-b"], "it never spoke"
-    assert silent(with_drivers(a, b, words=(fresh,), age_s=5.0)) == [], "its node is only just told of it"
-    assert silent(with_drivers(a, b, words=(fresh, old), lives="a")) == [], "its site is dead, which is said elsewhere"
-    assert document(with_drivers(a, b, words=(fresh, old)))["summary"]["state"] == "degraded"
-
-
-def test_a_deputy_speaks_for_a_dead_home_and_for_no_other() -> None:
-    shared = driver("a", "b")
-    assert silent(with_drivers(shared, words=(told("a", "b", 3.0),))) == ["dns-a"]
-    assert silent(with_drivers(shared, words=(told("a", "b", 3.0),), lives="b")) == []
-    assert silent(with_drivers(shared, words=(), lives="b")) == ["dns-a"]
-
-
-def test_the_dns_column_is_not_green_without_data() -> None:
-    a = driver("a")
-    more = replace(a, name="dns-more")
-
-    def column(picture: Picture) -> Any:
-        return document(picture)["sites"]["a"]["dns"]
-
-    assert column(with_drivers(a, words=(told("a", "a", 3.0),))) == "ok"
-    assert column(with_drivers(a, words=(told("a", "a", 21.0),))) == "silent"
-    assert column(with_drivers(a, more, words=(told("a", "a", 3.0),))) == "silent", "one of its two"
-    picture = with_drivers(a, words=(told("a", "a", 3.0),))
-    for generation, says in ((None, "unreachable"), (1, "ok")):
-        arrived = Arrival("converged", (Seen("127.0.4.1:53", generation, False),), 0.0, ())
-        www = replace(picture.services["www"], arrival=arrived)
-        assert column(replace(picture, services={"www": www})) == says
+    address, port = listen.split(":")
+    kind, options = (
+        ("rfc2136", {"address": address, "port": int(port)}) if deputies else ("embedded", {"listen": [listen]})
+    )
+    return DnsDriver(kind, f"dns-{site}", site, ("org",), (site, *deputies), 2.0, "freeze", (), json.dumps(options))
 
 
 def test_last_resort_and_shortfall() -> None:

@@ -316,6 +316,26 @@ def test_an_api_that_cannot_be_one_is_a_usage_error(url: str) -> None:
     assert result.exit_code == 2 and "write a URL such as" in result.stderr and repr(url) in result.stderr
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://ana:hunter2@127.0.0.1:1",
+        "http://127.0.0.1:1,http://ana:hunter2@h",
+        "http://ana:hunter2,@127.0.0.1:1",
+        "ana:hunter2@127.0.0.1:1",
+        "http://ana:hunter2@[::1",
+        "http://hunter2@127.0.0.1:notaport",
+    ],
+)
+def test_a_password_in_a_url_is_refused_and_not_quoted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for result in (cli("status", "--api", url), cli("--api", url, "status", "--json")):
+        assert result.exit_code == 2 and "has a user in it" in result.output
+        assert "hunter2" not in result.output and "ana" not in result.output
+    monkeypatch.setenv("FAILOVERCTL_API", url)
+    result = cli("status")
+    assert result.exit_code == 2 and "hunter2" not in result.output
+
+
 def test_help_names_every_exit_code() -> None:
     assert "130" in cli("--help").stdout
 

@@ -183,3 +183,27 @@ def test_the_screen_carries_its_age_and_what_happened() -> None:
     for words in ("waiting for the first answer", "LIVE 0.1s via 127.0.0.1:80", "STALE 4.0s", "? no news for 11s"):
         assert words in drawn
     assert "d-7 www\ufffd" in drawn and "\x1b[2J" not in drawn
+
+
+def test_a_terminal_that_cannot_be_redrawn_gets_plain_lines() -> None:
+    async def main() -> str:
+        server, out = await speaker("first", 0.1), io.StringIO()
+        dumb = Console(file=out, force_terminal=True, width=200, _environ={"TERM": "dumb"})
+        run = Run(api=(server.url,), stdout=dumb, stderr=Console(file=io.StringIO()))
+        watching = asyncio.ensure_future(watch(run, ""))
+        async with asyncio.timeout(20):
+            while "from first" not in out.getvalue():
+                await asyncio.sleep(0.02)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await server.aclose()
+        view = Watch(run, "")
+        view.take(document("a", 0.1))
+        view.take(decision(7) | {"at": "2026-03-02T03:14:06+00:00"})
+        view._heard_at = asyncio.get_running_loop().time() - 5
+        view.pipe()
+        return out.getvalue()
+
+    drawn = run_async(main())
+    assert "d-7 www gen 7: moved" in drawn and "STALE 5.1s" in drawn
+    assert "\x1b[?25l" not in drawn and "{" not in drawn, "neither a cursor that moves nor JSON"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import dns.edns
 import dns.flags
 import dns.message
 import dns.rcode
@@ -15,6 +18,7 @@ from controlplane.dns.table import Zone
 from controlplane.dns.verify import (
     Reading,
     authoritative,
+    by_server,
     drivers_for,
     probes_for,
     servers_of,
@@ -23,6 +27,7 @@ from controlplane.dns.verify import (
 )
 from controlplane.documents import Seen
 from controlplane.drivers import Actual, Fence
+from controlplane.routes import Routes
 from policies.topology import Config, Dns, DnsDriver, Policy, Region, Service
 from policies.world import Answer, Desired
 
@@ -48,6 +53,14 @@ DESIRED = Desired(
     decision="d-7",
 )
 FENCE = Fence("inc", 7, "d-7.1")
+VIEWS = json.dumps(
+    {
+        "address": "127.0.1.1",
+        "port": 5300,
+        "dialect": "bind",
+        "views": {region: {"name": f"k{i}", "key": {"env": "DNS_KEY"}} for i, region in enumerate(REGIONS)},
+    }
+)
 
 
 class Direct:
@@ -128,6 +141,65 @@ def test_a_server_without_client_subnets_may_give_any_regions_answer() -> None:
     assert check(Actual(FENCE, 20, DESIRED.answers), ecs=False) == Seen(SERVER, 7, True)
 
 
+def test_a_client_subnet_that_comes_back_unread_says_nothing_of_its_region() -> None:
+    """BIND 9.18 sends it back with scope 0, whoever asks. Where the server is known to look at it, scope 0 means that
+    everybody is told the same."""
+    held = server(Actual(FENCE, 20, DESIRED.answers), ecs=False)
+
+    async def ask(_: str, query: dns.message.Message) -> dns.message.Message:
+        reply = await Direct(a=held)(SERVER, query)
+        reply.use_edns(0, options=[o for o in query.options if isinstance(o, dns.edns.ECSOption)])
+        return reply
+
+    bind = config(replace(A, driver="rfc2136", servers=(), options=VIEWS.replace("DNS_KEY", "NO_SUCH_KEY")))
+    heeds = config(replace(A, servers=()))
+    for each, agrees, missing in ((bind, True, ("eu", "asia", "rest")), (heeds, False, ("asia", "rest"))):
+        probes = by_server(each, probes_for(REGIONS))
+        with Kernel() as kernel:
+            seen = kernel.run(verify(ask, SERVER, [DESIRED], "inc", probes[SERVER]))["www"]
+            (reading,) = kernel.run(survey(each, ask, probes=probes))
+        assert (seen.agrees, seen.reason) == (agrees, "" if agrees else "A for eu: answers 192.0.2.3")
+        assert reading.not_asked == missing
+
+
+def test_only_who_writes_a_view_is_given_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DNS_KEY", "c2VjcmV0")
+    each = config(replace(A, driver="rfc2136", options=VIEWS))
+    for site, keyed in (("", ["eu", "asia", "rest"]), ("site-a", ["eu", "asia", "rest"]), ("site-b", [])):
+        probes = by_server(each, probes_for(REGIONS), site=site)
+        assert [p.region for p in probes[SERVER] if p.key] == keyed
+        # A further server of the same zone need not know these keys.
+        assert [p.region for p in probes["192.0.2.53:53"]] == ["", "eu", "eu"]
+
+
+def test_a_view_is_asked_with_the_secret_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    routes = Routes(config(replace(A, driver="rfc2136", options=VIEWS)), "site-a", {}, probes_for(REGIONS))
+    secrets = []
+    for secret in ("c2VjcmV0", "b3RoZXI="):
+        monkeypatch.setenv("DNS_KEY", secret)
+        routes.reread_keys()
+        secrets += [p.key.secret for p in routes.probes[SERVER] if p.key and p.region == "eu"]
+    assert secrets == [b"secret", b"other"]
+
+
+@pytest.mark.parametrize(("signed", "reason"), [(False, "TSIG key k0: NOERROR, not signed with it"), (True, "")])
+def test_a_view_has_to_prove_that_it_was_opened(signed: bool, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DNS_KEY", "c2VjcmV0")
+    held = server(Actual(FENCE, 20, tuple(replace(a, region="rest") for a in DESIRED.answers[:1])), ecs=False)
+    d = replace(DESIRED, answers=tuple(replace(DESIRED.answers[0], region=region) for region in REGIONS))
+
+    async def ask(_: str, query: dns.message.Message) -> dns.message.Message:
+        plain = dns.message.make_query(query.question[0].name, query.question[0].rdtype, id=query.id)
+        reply = await Direct(a=held)(SERVER, plain)
+        reply.tsig = query.tsig if signed else None
+        return reply
+
+    probes = by_server(config(replace(A, driver="rfc2136", options=VIEWS)), probes_for(REGIONS))[SERVER]
+    with Kernel() as kernel:
+        seen = kernel.run(verify(ask, SERVER, [d], "inc", probes))["www"]
+    assert (seen.agrees, seen.reason) == (signed, reason)
+
+
 def test_addresses_are_compared_as_addresses() -> None:
     desired = replace(DESIRED, answers=(Answer("rest", "AAAA", "2001:DB8:0::1", "a", 100),))
     assert check(Actual(FENCE, 20, desired.answers), desired).agrees
@@ -203,6 +275,7 @@ def test_a_survey_needs_nothing_but_the_configuration() -> None:
         op="d-7.1",
         ttl_s=20,
         answers={"": ("192.0.2.3",), "eu": ("192.0.2.1",)},
+        not_asked=("asia", "rest"),
     )
     assert [(r.server, r.reachable) for r in readings[1:]] == [
         ("192.0.2.53:53", False),

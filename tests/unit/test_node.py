@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -94,7 +94,7 @@ def test_a_geo_file_that_is_missing_leaves_the_server_as_it_is(
                 bad = _with_geo_file(config(text), file)
                 revision = (await node.operator.apply_config(bad, ())).config.revision
                 await until(lambda r=revision: node.view.config is not None and node.view.config.revision == r)  # type: ignore[misc]
-                await until(lambda: "stays as it is" in caplog.text)
+                await until(lambda: "stays as it was" in caplog.text)
                 caplog.clear()
                 assert await told(port) == before and node.drivers["embedded-site-a"] is server
             again = (await node.operator.apply_config(config(text.replace("ttl: 5s", "ttl: 9s")), ())).config
@@ -148,10 +148,10 @@ class FakePool(FakeDriver):
 
 @asynccontextmanager
 async def one_site(
-    state_dir: Path | None, may_open: asyncio.Event | None = None
+    state_dir: Path | None, may_open: asyncio.Event | None = None, trouble: Sequence[str] = ()
 ) -> AsyncIterator[tuple[Node, list[str], dict[str, Actual]]]:
     """A node of site-a with a pool, a memory store, and what became of the pool's driver. may_open: opening it hangs
-    until then."""
+    until then. trouble: while something is in it, it cannot be opened, for the last reason."""
     pools = "drivers:\n  pools: [{driver: haproxy, sites: [site-a], socket: /run/x}]"
     text = template(free_port(), 8080).replace("drivers:", pools)
     text = text.replace("dns: {name: www.dev.test", "pools: {backend: bk}\n    dns: {name: www.dev.test")
@@ -163,6 +163,9 @@ async def one_site(
         if may_open is not None:
             log.append("asked")
             await may_open.wait()
+        if trouble:
+            log.append("refused")
+            raise OSError(trouble[-1])
         return FakePool(log, place, names)
 
     store, first = MemoryStore(), config(text)
@@ -215,14 +218,16 @@ def test_a_driver_that_hangs_when_it_is_opened_holds_up_no_other(
         may_open = asyncio.Event()
         async with one_site(tmp_path, may_open) as (node, log, names):
             await until(lambda: "embedded-site-a" in node.drivers and "asked" in log)
-            await until(lambda: "driver haproxy stays as it is, TimeoutError: not done within 0.5 s" in caplog.text)
+            await until(lambda: "driver haproxy is not open: not done within 0.5 s" in caplog.text)
             monkeypatch.setattr("controlplane.node.OPEN_S", 3600)
             before = len(log)
             await until(lambda: len(log) > before)
             now = node.view.config
             assert now is not None
             # With another configuration while it hangs: the others follow it.
-            more = msgspec.structs.replace(now, dns=tuple(msgspec.structs.replace(d, zones=("x.test",)) for d in now.dns))
+            more = msgspec.structs.replace(
+                now, dns=tuple(msgspec.structs.replace(d, zones=("x.test",)) for d in now.dns)
+            )
             await node.operator.apply_config(more, ())
             await until(lambda: node._configured["embedded-site-a"][1] == more.dns[0])
             assert set(log) == {"asked"} and not names
@@ -237,6 +242,68 @@ def test_a_driver_that_hangs_when_it_is_opened_does_not_keep_the_node_from_endin
     async def main() -> None:
         async with one_site(tmp_path, asyncio.Event()) as (_, log, _names):
             await until(lambda: "asked" in log)
+
+    run(main())
+
+
+def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.message.startswith("driver haproxy")]
+
+
+def test_a_driver_that_cannot_be_opened_is_told_to_all_and_not_logged_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("controlplane.node.OPEN_AGAIN_S", 0.05)
+    trouble = ["no secret"]
+
+    async def main() -> None:
+        async with one_site(tmp_path, trouble=trouble) as (node, log, names):
+            await until(lambda: log.count("refused") >= 5)
+            assert complaints(caplog) == ["driver haproxy is not open: no secret"]
+            assert node.driver_faults == {"haproxy": "is not open: no secret"}
+            await until(lambda: node.view.mirror.nodes["site-a"].driver_faults == node.driver_faults)
+            trouble.append("no file")
+            await until(lambda: len(complaints(caplog)) == 2)
+            monkeypatch.setattr("controlplane.node.SAY_AGAIN_S", 0.0)
+            await until(lambda: complaints(caplog).count("driver haproxy is not open: no file") > 1)
+            trouble.clear()
+            await until(lambda: "bk" in names)
+            assert node.driver_faults == {}
+            await until(lambda: node.view.mirror.nodes["site-a"].driver_faults == {})
+
+    run(main())
+
+
+def test_what_cannot_be_opened_anew_goes_on_as_it_was_and_reload_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controlplane.node.OPEN_AGAIN_S", 0.05)
+    trouble: list[str] = []
+
+    async def main() -> None:
+        async with one_site(tmp_path, trouble=trouble) as (node, log, names):
+            await until(lambda: "bk" in names)
+            assert await node.reload() == {} and log == ["open site-a", "open site-a", "close"]
+            running = node.drivers["haproxy"]
+            trouble.append("its file is gone")
+            assert await node.reload() == {"haproxy": "stays as it was: its file is gone"}
+            await until(lambda: log.count("refused") >= 3)
+            assert node.drivers["haproxy"] is running and log.count("close") == 1
+            trouble.clear()
+            await until(lambda: node.driver_faults == {})
+            assert node.drivers["haproxy"] is not running, "without another signal"
+
+    run(main())
+
+
+def test_a_driver_that_is_configured_no_more_is_no_trouble(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with one_site(tmp_path, trouble=["no secret"]) as (node, _, _names):
+            await until(lambda: bool(node.driver_faults))
+            now = node.view.config
+            assert now is not None
+            await node.operator.apply_config(msgspec.structs.replace(now, pools=()), ())
+            await until(lambda: node.driver_faults == {})
 
     run(main())
 

@@ -130,7 +130,7 @@ def test_a_lost_reply_is_looked_for(desk: Desk) -> None:
 def test_what_the_store_said_is_passed_on(desk: Desk) -> None:
     """It may say what to do: "etcd is out of space (alarm NOSPACE): compact, ..."."""
     desk.line.lose_replies(1, applied=False)
-    with pytest.raises(Unknown, match="^no reply; the store does not show whether it is in force$"):
+    with pytest.raises(Unknown, match=r"^no reply; the store does not show whether it is in force$"):
         desk.add()
 
 

@@ -43,7 +43,9 @@ def node(**view: Any) -> Any:
         "keys": SimpleNamespace(incarnation="i"),
         "leader": SimpleNamespace(node="site-b"),
     }
-    return SimpleNamespace(site="site-a", view=SimpleNamespace(**(usual | view)), election=SimpleNamespace(token=None))
+    return SimpleNamespace(
+        site="site-a", view=SimpleNamespace(**(usual | view)), election=SimpleNamespace(token=None), driver_faults={}
+    )
 
 
 def lacks(etcd: Etcd, told: Any, seconds: float = 0.05) -> tuple[str, ...]:
@@ -100,6 +102,15 @@ def test_what_it_waits_for_beside_etcd() -> None:
     assert found[0].startswith("cannot read /k: schema 2; upgrade this node") and "NTP" in found[1]
 
 
+def test_drivers_that_could_not_be_opened() -> None:
+    told = node()
+    told.driver_faults = {"dns-b": "stays as it was: /k: no such file", "dns-a": "is not open: TSIG_KEY is not set"}
+    assert lacks(Etcd(member(1)), told) == (
+        "driver dns-a is not open: TSIG_KEY is not set",
+        "driver dns-b stays as it was: /k: no such file",
+    )
+
+
 def test_a_store_that_fills_up_is_said_before_it_is_full() -> None:
     half = Etcd(member(1, db_bytes=9 * MIB, quota_bytes=16 * MIB), member(2, db_bytes=1 * MIB))
     assert lacks(half, node()) == ("etcd e1 has filled 9 of 16 MiB: run it with auto-compaction",)
@@ -129,3 +140,19 @@ def test_what_was_known_of_etcd_before_it_went_away_is_asked_anew() -> None:
         return found
 
     assert run(main()) == ("waiting for etcd: none of 1 endpoint answers",)
+
+
+@pytest.mark.parametrize(
+    ("token", "leader", "status"),
+    [
+        (7, "site-a", "leading with token 7"),
+        (None, "site-b", "following site-b"),
+        (None, "site-a", "nobody leads"),  # it was this node, before etcd was restarted
+        (None, "", "nobody leads"),
+    ],
+)
+def test_who_leads(token: int | None, leader: str, status: str) -> None:
+    told = node(leader=SimpleNamespace(node=leader) if leader else None)
+    told.election.token = token
+    readiness = Readiness(told, Etcd(), 1, lambda: "", lambda status: None)  # type: ignore[arg-type]
+    assert readiness._role() == status

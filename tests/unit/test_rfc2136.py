@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 import dns.flags
 import dns.message
@@ -13,8 +15,10 @@ import dns.rrset
 import pytest
 from dns.rdatatype import RdataType
 
+from controlplane.dns.peer import TRANSFER_S
 from controlplane.dns.rfc2136 import KIND, Options, Rfc2136Driver, Tsig, driver_for
 from controlplane.drivers import Change, Driver, Fence, Result
+from controlplane.sync import Pass, Sync
 from policies.topology import Config, DnsDriver, Policy, Region
 from policies.world import Answer, Desired
 from probes.kinds.base import Secret
@@ -137,6 +141,64 @@ def test_an_endless_or_changing_transfer_is_an_oserror(monkeypatch: pytest.Monke
     against(transfer([soa(1)], [row], [soa(1)]), good)
 
 
+class SlowServer:
+    """Of a zone over a slow line: one row in each message."""
+
+    def __init__(self, between_s: float, messages: int) -> None:
+        self._between_s = between_s
+        row = dns.rrset.from_text("www.example.org.", 20, "IN", "A", "192.0.2.1")
+        self._zone = [[soa(1)], *[[row]] * messages, [soa(1)]]
+        self.serving: list[asyncio.Future[None]] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.serving.append(ended)
+        try:
+            wire = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+            query = dns.message.from_wire(wire)
+            for rows in [[soa(1)]] if query.question[0].rdtype == RdataType.SOA else self._zone:
+                part = answer(query)
+                part.answer.extend(rows)
+                writer.write(framed(part))
+                await writer.drain()
+                await asyncio.sleep(self._between_s)
+        except OSError:
+            pass
+        finally:
+            writer.close()
+            ended.set_result(None)
+
+
+def test_a_transfer_over_a_slow_line_may_take_its_time_and_one_that_stands_still_may_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert KIND.capabilities(Options("127.0.0.1")).patience_s > TRANSFER_S > 2
+
+    async def read(between_s: float, messages: int) -> Pass:
+        slow = SlowServer(between_s, messages)
+        server = await asyncio.start_server(slow.serve, "127.0.0.1", 0)
+        try:
+            driver = driver_for(entry(server.sockets[0].getsockname()[1]), config(), lambda: 0.0)
+            d = change().desired
+
+            async def nothing() -> Mapping[str, Desired]:
+                return {}
+
+            # A deputy whose turn has not come: it only reads.
+            return await Sync(driver, "run", 9, nothing, random.Random(0)).bring({"www": d}, "5f0c2d")
+        finally:
+            server.close()
+            await server.wait_closed()
+            await asyncio.gather(*slow.serving)
+
+    assert run(read(0.2, 12)).applied["www"].reason == "left to the home agent for now"
+    monkeypatch.setattr("controlplane.dns.peer.ASK_S", 0.1)
+    assert run(read(0.5, 2)).applied["www"].reason.endswith("no answer within 0.1 s")
+    monkeypatch.setattr("controlplane.dns.peer.ASK_S", 1.0)
+    monkeypatch.setattr("controlplane.dns.peer.TRANSFER_S", 0.3)
+    assert run(read(0.2, 5)).applied["www"].reason.endswith("no transfer of example.org within 0.3 s")
+
+
 @pytest.mark.parametrize(
     ("rcode", "result", "word"),
     [
@@ -202,6 +264,45 @@ def test_a_secret_that_cannot_be_had_says_which(monkeypatch: pytest.MonkeyPatch)
     ):
         with pytest.raises(ValueError, match=why):
             Tsig("k", secret).resolve()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "/key is empty"),
+        (b"  \n", "/key is empty"),
+        (b"\xff\xfe\x00\x80", "/key is not text in UTF-8"),
+        (b"A" * (65 << 10), "/key has over 64 KiB: is that the secret?"),
+        (b"not base64!", "its secret is not base64"),
+        (b"c2Vjcm=V0", "its secret is not base64"),
+        ("gehei\u00df".encode(), "its secret is not base64"),
+    ],
+)
+def test_what_is_no_secret_is_refused_and_never_quoted(content: bytes, why: str, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"^TSIG key k: ") as told:
+        Tsig("k", Secret(file=str(file))).resolve()
+    assert why in str(told.value)
+    assert not content.strip() or content.decode("latin-1") not in str(told.value)
+
+
+def test_an_empty_variable_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DNS_KEY", " ")
+    with pytest.raises(ValueError, match="TSIG key k: environment variable DNS_KEY is empty"):
+        Tsig("k", Secret(env="DNS_KEY")).resolve()
+
+
+def test_a_secret_may_be_broken_into_lines(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("c2Vj\ncmV0\r\n")
+    assert Tsig("k", Secret(file=str(tmp_path / "key"))).resolve().secret == b"secret"
+
+
+@pytest.mark.parametrize("name", ["a..b", "x" * 70])
+def test_a_key_whose_name_is_none_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DNS_KEY", "c2VjcmV0")
+    with pytest.raises(ValueError, match="its name is no domain name"):
+        Tsig(name, Secret(env="DNS_KEY")).resolve()
 
 
 @pytest.mark.parametrize(

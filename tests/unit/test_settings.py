@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
@@ -98,6 +99,8 @@ def test_every_problem_is_reported_at_once() -> None:
         ({"etcd": "http://etcd.example.org:2379"}, "use https"),
         ({"etcd": "http://127.0.0.1:2379,https://198.51.100.1:2379"}, "some are http and some https"),
         ({"etcd": "https://root:geheim@198.51.100.1:2379"}, "see --etcd-cert"),
+        ({"etcd": "https://root:geheim,@198.51.100.1:2379"}, "see --etcd-cert"),
+        ({"etcd": "https://root:geheim@[::1"}, "see --etcd-cert"),
         ({"etcd": "https://127.0.0.1:2379"}, "--etcd-ca: not given; https needs it"),
         ({"etcd_key": "/x"}, "--etcd-key: etcd is asked over http"),
         ({"listen": "8600"}, "--listen: '8600' is no address and port"),
@@ -158,6 +161,19 @@ def test_a_state_directory_is_one_process_own(tmp_path: Path) -> None:
         StateDir(path)
     first.close()
     StateDir(path).close()
+
+
+@pytest.mark.parametrize("call", ["ftruncate", "pwrite"])
+def test_a_full_disk_keeps_nobody_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, call, full)
+    first = StateDir(tmp_path)
+    with pytest.raises(StateDirError, match="another failoverd uses it"):
+        StateDir(tmp_path)
+    first.close()
+    StateDir(tmp_path).close()
 
 
 def test_a_state_directory_that_cannot_be_one(tmp_path: Path) -> None:

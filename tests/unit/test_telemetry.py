@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import re
 import subprocess
 import sys
@@ -299,6 +300,34 @@ def test_settings_that_cannot_be_used_stop_nothing(
     environ = {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://127.0.0.1:1", "OTEL_METRIC_EXPORT_INTERVAL": "often"}
     telemetry = telemetry_from(environ, "site-a", "acme", lambda: 0.0)
     assert telemetry.exports is None and "OTEL_METRIC_EXPORT_INTERVAL is a number" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "x"},
+        {"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "-1"},
+        {"OTEL_BLRP_MAX_QUEUE_SIZE": "-1"},
+        {"OTEL_BSP_MAX_QUEUE_SIZE": "-1"},
+        {"OTEL_EXPORTER_OTLP_TIMEOUT": "soon"},
+    ],
+    ids=str,
+)
+def test_settings_that_the_sdk_cannot_use_stop_nothing(setting: dict[str, str]) -> None:
+    """In a process of its own: the SDK reads some of them when it is loaded."""
+    code = (
+        "import asyncio, logging, os\n"
+        "from controlplane.telemetry.environment import telemetry_from\n"
+        "logging.basicConfig(level=logging.ERROR, format='%(message)s')\n"
+        "t = telemetry_from(os.environ, 'site-a', 'acme', lambda: 0.0)\n"
+        "print('sent' if t.exports else 'not sent')\n"
+        "asyncio.run(t.aclose())\n"
+    )
+    env = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", **setting}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, env=env)
+    assert done.returncode == 0, done.stderr
+    said = "telemetry is not sent, its settings cannot be used: "
+    assert (done.stdout.strip() == "not sent") == (said in done.stderr), done.stderr
 
 
 def test_without_an_endpoint_the_sdk_is_not_even_loaded() -> None:

@@ -72,7 +72,9 @@ def test_phases_are_measured_by_who_decided_and_within_their_bounds(
     bound = worst_case(world.config, "www")
     assert tuple(took_s) == PHASES
     assert 0 <= took_s["detect"] < bound.detect_s and 0 < took_s["decide"] < bound.decide_s
-    assert 0 < took_s["apply"] <= took_s["verify"] <= took_s["ttl"] < bound.apply_s + bound.ttl_s
+    # Another agent may see an answer before the one that wrote it has said so: documents are spaced.
+    assert 0 < min(took_s["apply"], took_s["verify"]) <= max(took_s["apply"], took_s["verify"]) <= took_s["ttl"]
+    assert took_s["ttl"] < bound.apply_s + bound.ttl_s
     assert took_s["ttl"] > 20, "the TTL of the old answer"
     counted = {site: phases(world.nodes[site]) for site in (*SITES, WITNESS) if world.nodes[site] is not leader}
     assert not any(counted.values()), "so that a sum over nodes is right"

@@ -14,30 +14,25 @@ from types import TracebackType
 
 # Debian's package of each program; what is not in PATH is looked for where Debian puts daemons.
 PACKAGES = {
-    "bridge": "iproute2",
     "buildah": "buildah",
-    "chromium": "chromium",
     "debootstrap": "debootstrap",
     "etcd": "etcd-server",
     "etcdctl": "etcd-client",
     "haproxy": "haproxy",
     "ip": "iproute2",
-    "keymgr": "knot",
     "knotc": "knot",
     "knotd": "knot",
     "named": "bind9",
+    "named-checkconf": "bind9-utils",
     "nft": "nftables",
-    "nsupdate": "bind9-dnsutils",
     "openssl": "openssl",
     "pdns_server": "pdns-server pdns-backend-lmdb pdns-backend-geoip",
     "pdnsutil": "pdns-server",
     "podman": "podman",
-    "rndc": "bind9-utils",
     "setpriv": "util-linux",
     "socat": "socat",
     "systemd-analyze": "systemd",
     "unbound": "unbound",
-    "unbound-control": "unbound",
 }
 _PATH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
 

@@ -15,6 +15,7 @@ from controlplane.store import StoreError
 from controlplane.store.etcd.credentials import Credentials
 from controlplane.store.etcd.link import TRY_S, Elsewhere, Endpoint, Endpoints, Gone
 
+DEFAULT_QUOTA_BYTES = 2 * 1024**3  # where etcd does not say (its documentation, "Storage size limit")
 METRICS_BYTES = 4 << 20  # etcd says some 200 KB
 _ALARM = re.compile(r"alarm:(\w+)")  # AlarmMember's text form, in StatusResponse.errors
 _QUOTA = re.compile(r"^etcd_server_quota_backend_bytes (\S+)$", re.MULTILINE)
@@ -37,6 +38,20 @@ class MemberHealth(Struct, frozen=True):
     version: str = ""
     cluster_id: str = ""
 
+    @property
+    def fills(self) -> str:
+        """How much of its quota, for people."""
+        return f"{self.db_bytes / 2**20:.0f} of {self._quota / 2**20:.0f} MiB"
+
+    @property
+    def half_full(self) -> bool:
+        """There is still time to do something; at the quota it takes no writes."""
+        return self.db_bytes >= self._quota / 2
+
+    @property
+    def _quota(self) -> int:
+        return self.quota_bytes or DEFAULT_QUOTA_BYTES
+
 
 class StoreHealth(Struct, frozen=True):
     """members: one for each endpoint, in the order given. cluster_id: hexadecimal, of the first that ever answered."""
@@ -52,11 +67,6 @@ class StoreHealth(Struct, frozen=True):
     @property
     def alarms(self) -> tuple[str, ...]:
         return tuple(sorted({alarm for member in self.members for alarm in member.alarms}))
-
-    @property
-    def fullness(self) -> float:
-        """The largest share of its quota that a member's file has, 0 where no quota is known."""
-        return max((m.db_bytes / m.quota_bytes for m in self.members if m.quota_bytes), default=0.0)
 
 
 async def ask(links: Endpoints) -> StoreHealth:

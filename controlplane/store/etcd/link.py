@@ -45,7 +45,7 @@ CALL_ERRORS = (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateErr
 OUT_OF_SPACE = "etcd is out of space (alarm NOSPACE): compact, defragment, then `etcdctl alarm disarm`"
 # etcd refuses these before it proposes them to the others (etcdserver/v3_server.go, api/v3rpc/interceptor.go).
 _NOT_PROPOSED = ("no leader", "too many requests", "not capable", "not supported for learner")
-# Users or roles were changed after etcd had looked who we are: every member refuses to apply it (etcdserver/apply_auth.go).
+# Users or roles were changed after etcd had looked who we are. No member applies it (etcdserver/apply_auth.go).
 _OLD_AUTH = "revision of auth store is old"
 _UNCONNECTED = re.compile(r"failed to connect to all addresses; last error: (?:\w+: )?(?:ipv[46]:\S+ )?(.*)", re.DOTALL)
 
