@@ -91,7 +91,8 @@ class Readiness:
         if token is not None:
             return f"leading with token {token}"
         leader = self._node.view.leader
-        return f"following {leader.node}" if leader else "nobody leads"
+        # Its own name stands there until another one claims the key: after etcd was away, say.
+        return f"following {leader.node}" if leader and leader.node != self._node.site else "nobody leads"
 
     # --- the store
 

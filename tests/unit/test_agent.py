@@ -220,7 +220,10 @@ def test_a_bug_in_a_driver_is_an_alarm_and_not_the_end() -> None:
         assert [(n.kind, n.service, n.subject) for n in bugs] == [("alarm", "www", "dns-site-a")]
         document = world.document("site-a", "site-a")
         assert document is not None
-        assert (document.services["www"].result, document.services["www"].reason) == ("terminal", "bug: KeyError('bug')")
+        assert (document.services["www"].result, document.services["www"].reason) == (
+            "terminal",
+            "bug: KeyError('bug')",
+        )
 
     virtual(body)
 

@@ -166,7 +166,9 @@ class Endpoints:
     def leave(self, endpoint: Endpoint, why: str) -> None:
         """It failed: who still uses it goes to the next."""
         # Reads, writes and watches meet the same trouble in other ways: it is said once, until the endpoint serves.
-        log.log(logging.DEBUG if endpoint.why else logging.WARNING, "etcd at %s: %s", endpoint.url, why)
+        # A channel that was replaced ends what was under way on it, and that goes on at the new one.
+        known = endpoint.why or endpoint not in self._all
+        log.log(logging.DEBUG if known else logging.WARNING, "etcd at %s: %s", endpoint.url, why)
         endpoint.why = why
         if self._all and self._all[self._at] is endpoint:
             self._at = (self._at + 1) % len(self._all)
