@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 from controlplane.dns.embedded import EmbeddedDriver
 from controlplane.documents import Applied, AppliedDoc, Seen
+from controlplane.keeper import Keeper
 from controlplane.sync import Note
+from policies.world import Desired
 from tests.unit.agent_world import World, address, virtual, want
 
 BUG = "bug: KeyError('broken')"
@@ -59,15 +60,14 @@ def test_a_pass_that_breaks_takes_the_last_good_report_away() -> None:
 
 
 def test_a_first_pass_that_breaks_is_told_though_nothing_was_applied() -> None:
-    class Lens:
-        def all(self, desired: Mapping[str, Any]) -> dict[str, Any]:
-            raise KeyError("broken")
+    def wanted(keeper: Keeper) -> dict[str, Desired]:
+        raise KeyError("broken")
 
     async def body(world: World) -> None:
         world.start("site-c", {"dns-site-c": world.driver("site-c")})
         await asyncio.sleep(1)
         keeper = world.agents["site-c"].keepers["dns-site-c"]
-        world.agents["site-c"]._wanted = lambda _: Lens().all({})  # type: ignore[method-assign]
+        world.agents["site-c"]._wanted = wanted  # type: ignore[method-assign]
         await world.decide(want(1))
         await asyncio.sleep(3)
         assert keeper.applied == {}

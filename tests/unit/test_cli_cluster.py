@@ -20,7 +20,6 @@ from typer.testing import CliRunner
 from controlplane.cli import plan, sending
 from controlplane.cli.client import Unreachable
 from controlplane.cli.main import app
-from controlplane.view import View
 from tests.unit.api_cluster import Cluster, running
 
 DEAD = "http://127.0.0.1:1"
@@ -245,42 +244,6 @@ def test_pin_freeze_failback_overrides(cluster: Cluster) -> None:
     result = cli(cluster, "failback", "site-c", "--yes")
     assert result.exit_code == 1 and "site-c does not wait: ready" in result.stderr, result.output
     assert cli(cluster, "overrides", "cancel", "ov-999", "--yes").exit_code == 1
-
-
-@pytest.mark.parametrize(
-    "args",
-    [
-        ("undrain", "site-b"),
-        ("overrides", "cancel", "ov-999"),
-        ("unfreeze",),
-        ("apply", "FILE"),
-        ("adopt", "--all"),
-    ],
-    ids=lambda args: args[0],
-)
-def test_nothing_to_do_is_said_only_by_who_knows(
-    world: tuple[Cluster, Path], cluster: Cluster, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...]
-) -> None:
-    cluster.catch_up()
-    args = tuple(str(world[1]) if arg == "FILE" else arg for arg in args)
-    told = cli(cluster, *args, "--yes").output
-    blind = property(lambda view: view is not cluster.nodes["cloud"].view)
-    with monkeypatch.context() as patched:
-        patched.setattr(View, "current", blind)
-        # site-a's view is current: it is asked instead.
-        assert cli(cluster, *args, "--yes").output.replace("cloud", "site-a") == told.replace("cloud", "site-a")
-        patched.setattr(View, "current", property(lambda view: False))
-        result = cli(cluster, *args, "--yes", "--json")
-    assert result.exit_code == 4 and "view is not current" in doc_of(result)["error"], result.output
-
-
-def test_a_list_from_a_view_that_is_not_current_says_so(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster.catch_up()
-    assert cli(cluster, "overrides").stdout.endswith("no override is in force\n")
-    with monkeypatch.context() as patched:
-        patched.setattr(View, "current", property(lambda view: False))
-        result = cli(cluster, "overrides")
-    assert result.exit_code == 0 and "STALE" in result.stdout and "no override was in force then" in result.stdout
 
 
 def test_apply(cluster: Cluster, world: tuple[Cluster, Path], tmp_path: Path) -> None:
