@@ -43,6 +43,7 @@ def _inside(namespaces: list[str]) -> list[int]:
 def test_nothing_is_left_of_a_run_that_ends_badly(tmp_path: Path, number: signal.Signals) -> None:
     where = tmp_path / "where"
     argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--basetemp={tmp_path}/inner"]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would have it ignored
     with open(tmp_path / "log", "wb") as log:
         run = subprocess.Popen(
             [*argv, str(HERE / "interrupted.py")],
