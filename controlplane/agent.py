@@ -23,7 +23,7 @@ from controlplane.dns.nameservers import beside
 from controlplane.dns.questions import Probe
 from controlplane.dns.verify import geo_file, probes_for
 from controlplane.documents import Applied, Keys, decode
-from controlplane.drivers import Change, Driver
+from controlplane.drivers import Change, Driver, Entry, site_of, written_by
 from controlplane.keeper import Keeper
 from controlplane.lens import Lens
 from controlplane.reports import Place, Reports
@@ -32,7 +32,7 @@ from controlplane.signal import Signal
 from controlplane.source import DesiredSource
 from controlplane.store import Store, StoreError
 from controlplane.sync import READ_ALL_S, READ_BACK_S, Note, Sync
-from policies.topology import Config, DnsDriver, PoolDriver
+from policies.topology import Config, PoolDriver
 from policies.world import Desired
 
 log = logging.getLogger(__name__)
@@ -46,9 +46,9 @@ NS_S = 60.0  # between looks at a zone's NS set
 NS_AGAIN_S = 5.0  # if no server told it
 
 
-def log_note(note: Note) -> None:
-    # What every agent sees alike when all is well would drown the rest.
-    quiet = logging.DEBUG if note.kind in ("seen", "applied") else logging.INFO
+def log_note(note: Note, usual: int = logging.DEBUG) -> None:
+    """`usual`: the level of what every agent sees alike when all is well; among many in one log it drowns the rest."""
+    quiet = usual if note.kind in ("seen", "applied") else logging.INFO
     level = logging.WARNING if note.kind == "alarm" else quiet
     extra = {"decision": note.decision}
     log.log(level, "%s %s at %s: %s", note.kind, note.service or "-", note.subject, note.text, extra=extra)
@@ -172,7 +172,7 @@ class Agent:
                 await asyncio.sleep(0)
 
     async def _reconcile_keepers(self, config: Config, routes: Routes) -> None:
-        mine = {name: entry for name, entry in self._mine(config).items() if name in self._drivers}
+        mine = {name: entry for name, entry in written_by(config, self.site).items() if name in self._drivers}
         for name, keeper in list(self.keepers.items()):
             if mine.get(name) != keeper.entry:
                 del self.keepers[name]
@@ -190,15 +190,10 @@ class Agent:
             if "driver " + name not in self._tasks:
                 self._start("driver " + name, partial(self._keep, keeper), self._source.news)
 
-    def _mine(self, config: Config) -> dict[str, DnsDriver | PoolDriver]:
-        """The drivers that this site writes, by name."""
-        mine: dict[str, DnsDriver | PoolDriver] = {d.name: d for d in config.dns if self.site in d.writers}
-        return mine | {d.name: d for d in config.pools if self.site in d.sites}
-
-    def _keeper(self, entry: DnsDriver | PoolDriver, driver: Driver, lens: Lens) -> Keeper:
+    def _keeper(self, entry: Entry, driver: Driver, lens: Lens) -> Keeper:
         rng = random.Random(f"{self._seed}/{self.site}/{entry.name}")
         turn = 0 if isinstance(entry, PoolDriver) else entry.writers.index(self.site)
-        site = self.site if isinstance(entry, PoolDriver) else entry.site
+        site = site_of(entry, self.site)
         reread = partial(self._reread_for, entry.name)
         sync = Sync(driver, f"{self.site}-{self.run_id}", turn, reread, rng)
         sync.remember(self._ours.get((site, entry.name), {}))
@@ -356,10 +351,7 @@ class Agent:
         routes = self._routes
         if not await self._ready() or routes is None:
             return FROZEN_S
-        expected = [
-            (self.site if isinstance(entry, PoolDriver) else entry.site, name)
-            for name, entry in self._mine(routes.config).items()
-        ]
+        expected = [(site_of(entry, self.site), name) for name, entry in written_by(routes.config, self.site).items()]
         try:
             size = await self._reports.write(list(self.keepers.values()), self.checkers.values(), expected)
         except (StoreError, TimeoutError):

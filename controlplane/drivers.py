@@ -111,6 +111,20 @@ class Driver(Protocol):
     async def aclose(self) -> None: ...
 
 
+Entry = DnsDriver | PoolDriver
+
+
+def written_by(config: Config, site: str) -> dict[str, Entry]:
+    """The drivers that a site writes, by name."""
+    servers: dict[str, Entry] = {d.name: d for d in config.dns if site in d.writers}
+    return servers | {d.name: d for d in config.pools if site in d.sites}
+
+
+def site_of(entry: Entry, writer: str) -> str:
+    """Where it is: a name server has one site, of a pool each writer has its own."""
+    return writer if isinstance(entry, PoolDriver) else entry.site
+
+
 # ---- what is known of a driver before it is opened
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -186,6 +200,6 @@ class Kind(Struct, frozen=True, kw_only=True):
     def runs(self) -> bool:
         return self.open is not None or self.open_pool is not None
 
-    def options_of(self, entry: DnsDriver | PoolDriver) -> Any:
+    def options_of(self, entry: Entry) -> Any:
         """The options of an entry of the configuration that names this driver."""
         return msgspec.json.decode(entry.options, type=self.options)

@@ -11,11 +11,13 @@ import signal
 import sys
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 from importlib import metadata
 from typing import Annotated
 
 import typer
 
+from controlplane.agent import log_note
 from controlplane.alone import another_beats
 from controlplane.api.app import ListenError, make_app, serve
 from controlplane.logs import Redactor, set_up
@@ -28,7 +30,6 @@ from controlplane.signal import together
 from controlplane.state_dir import StateDir, StateDirError
 from controlplane.store import StoreError
 from controlplane.store.etcd import EtcdStore
-from controlplane.sync import Note
 from controlplane.telemetry.environment import telemetry_from
 from probes.kinds.prober import KindProber
 
@@ -59,7 +60,7 @@ class Process:
             roles=settings.roles,
             wall=wall,
             rng=random.SystemRandom(),
-            on_note=log_note,
+            on_note=partial(log_note, usual=logging.INFO),  # a decision is followed through them
             state_dir=settings.state_dir,
             telemetry=self._telemetry,
         )
@@ -192,19 +193,6 @@ class Process:
             where,
             s.state_dir,
         )
-
-
-def log_note(note: Note) -> None:
-    level = logging.WARNING if note.kind == "alarm" else logging.INFO
-    log.log(
-        level,
-        "%s %s at %s: %s",
-        note.kind,
-        note.service or "-",
-        note.subject,
-        note.text,
-        extra={"decision": note.decision},
-    )
 
 
 def start(settings: Settings) -> int:

@@ -10,9 +10,10 @@ from msgspec import Struct
 
 from controlplane.calls import bug
 from controlplane.documents import Applied
+from controlplane.drivers import Entry
 from controlplane.lens import Lens
 from controlplane.sync import READ_BACK_S, Note, Sync, say
-from policies.topology import DnsDriver, PoolDriver
+from policies.topology import PoolDriver
 from policies.world import Desired
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class Kept(Struct, frozen=True):
 class Keeper:
     """`entry`: the driver in the configuration; `site`: where it is; `lens`: what it can be told."""
 
-    def __init__(self, entry: DnsDriver | PoolDriver, site: str, sync: Sync, lens: Lens) -> None:
+    def __init__(self, entry: Entry, site: str, sync: Sync, lens: Lens) -> None:
         self.entry, self.site, self.sync, self.lens = entry, site, sync, lens
         self.name = entry.name
         self.applied: dict[str, Applied] = {}

@@ -20,7 +20,7 @@ from controlplane.dns import DRIVERS
 from controlplane.dns.ask import Ask
 from controlplane.dns.ask import ask as ask_sockets
 from controlplane.documents import DecisionDoc, NodeDoc
-from controlplane.drivers import Driver, Place
+from controlplane.drivers import Driver, Entry, Place, written_by
 from controlplane.election import Election, State
 from controlplane.journal import Journal
 from controlplane.leader import Leader
@@ -45,7 +45,6 @@ Strays = tuple[tuple[str, str, str], ...]  # service, site, address
 
 Opener = Callable[[str, DnsDriver, Config], Awaitable[Driver | None]]
 PoolOpener = Callable[[PoolDriver, Config, Place], Awaitable[Driver]]
-Entry = DnsDriver | PoolDriver
 
 LOOK_S = 30.0  # how often a node looks whether what it runs fits the configuration, if nothing tells it
 OPEN_AGAIN_S = 2.0  # between attempts to start a driver
@@ -290,12 +289,14 @@ class Node:
 
     def _wanted(self, config: Config) -> dict[str, Entry]:
         """What this site writes, by name."""
-        wanted: dict[str, Entry] = {d.name: d for d in config.dns if self.site in d.writers}
-        pools: dict[str, Entry] = {d.name: d for d in config.pools if self.site in d.sites}
-        if pools and self._place is None and not self._said_no_place:
+        wanted = written_by(config, self.site)
+        if self._place is not None:
+            return wanted
+        pools = [name for name, entry in wanted.items() if isinstance(entry, PoolDriver)]
+        if pools and not self._said_no_place:
             self._said_no_place = True
             log.error("%s cannot run without a directory for what was applied last", ", ".join(pools))
-        return wanted | pools if self._place else wanted
+        return {name: entry for name, entry in wanted.items() if name not in pools}
 
     async def _bring(self, name: str, entry: Entry, config: Config, secrets: bool) -> None:
         """Another configuration for a driver: in place if it can, so that what it serves is never interrupted.

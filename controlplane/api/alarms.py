@@ -96,10 +96,9 @@ def _unheard(p: Picture, driver: str, at: str, writer: str) -> Iterator[Alarm]:
     faults = [n.get("driver_faults", {}).get(driver) for n in p.nodes.values() if n["fresh"] and n["site"] == writer]
     fault = next(filter(None, faults), "")
     since_s = min((w.age_s for w in words), default=p.config_age_s)
-    if fault and any(w.alive for w in words):
-        yield _alarm("driver_stale", _by(driver, at, writer), f"{driver} {fault}; {writer} tries again by itself")
-    elif fault:
-        yield _alarm("driver_silent", _by(driver, at, writer), f"{driver} {fault}; {writer} tries again by itself")
+    if fault:
+        name = "driver_stale" if any(w.alive for w in words) else "driver_silent"
+        yield _alarm(name, _by(driver, at, writer), f"{driver} {fault}; {writer} tries again by itself")
     elif min(since_s, p.config_age_s) >= WORD_S:
         remedy = f"{writer} runs and says nothing of this driver: it is not open; see the log of {writer}"
         yield _alarm("driver_silent", _by(driver, at, writer), remedy, round(since_s, 3))

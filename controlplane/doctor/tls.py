@@ -73,9 +73,7 @@ async def visit(url: str, credentials: Credentials | None, wall: Wall) -> Visit:
     parts = urlsplit(url)
     context = None
     if parts.scheme == "https":
-        context = ssl.create_default_context(cafile=credentials.ca if credentials else None)
-        if credentials:
-            context.load_cert_chain(credentials.cert, credentials.key)
+        context = credentials.context() if credentials else ssl.create_default_context()
     async with asyncio.timeout(CALL_S):
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port, ssl=context)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from controlplane.dns.ask import ask
 from controlplane.dns.questions import Probe
@@ -157,10 +157,12 @@ class Writer:
 
 
 class OnBackend:
-    async def open(self) -> Backend:
+    """`open` gives a Backend, of a name server or of a pool; each case has one of its own, and a driver on it."""
+
+    async def open(self) -> Any:
         raise NotImplementedError
 
-    def case(self, body: Callable[[Backend, Driver], Awaitable[None]]) -> None:
+    def case(self, body: Callable[[Any, Driver], Awaitable[None]]) -> None:
         async def main() -> None:
             backend = await self.open()
             try:

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from controlplane.drivers import Actual, Change, Driver, Fence, Result
 from controlplane.sync import differs
 from policies.world import Answer, Desired
-from tests.contract.dns_world import INCARNATION, Lossy, Writer
-from tests.support import run
+from tests.contract.dns_world import INCARNATION, Lossy, OnBackend, Writer
 
 SERVERS: dict[str, tuple[str, ...]] = {"site-a": ("a1", "a2"), "site-b": ("b1", "b2")}
 ALL = {"a1": 50, "a2": 50, "b1": 50, "b2": 50}
@@ -79,24 +78,7 @@ async def weights(driver: Driver, pool: str = POOLS[0]) -> dict[str, int]:
     return {answer.address: answer.weight for answer in (await driver.read([pool]))[pool].answers}
 
 
-class PoolContract:
-    async def open(self) -> Backend:
-        raise NotImplementedError
-
-    def case(self, body: Callable[[Backend, Driver], Awaitable[None]]) -> None:
-        async def main() -> None:
-            backend = await self.open()
-            try:
-                driver = await backend.driver()
-                try:
-                    await body(backend, driver)
-                finally:
-                    await driver.aclose()
-            finally:
-                await backend.aclose()
-
-        run(main())
-
+class PoolContract(OnBackend):
     # ---- the driver alone
 
     def test_what_was_applied_is_read_back(self) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import dns.rdata
 import dns.update
@@ -13,7 +14,7 @@ from dns.rdataclass import IN
 from dns.rdatatype import RdataType
 from dns.rdtypes.ANY.TXT import TXT
 
-from chaos.worlds.servers.nameserver import Key
+from chaos.worlds.servers.nameserver import Key, NameServer
 from controlplane.dns.notation import Lua, Plain
 from controlplane.dns.peer import Peer
 from controlplane.dns.signing import Rejected
@@ -28,6 +29,29 @@ from tests.contract.rfc2136_world import KEY, READER, VIEW_KEYS, WALL, ZONE, Rfc
 
 
 class Rfc2136Contract(DnsContract):
+    """A test class says in `build` which server it is about; that runs for all of its tests."""
+
+    dialect = "plain"
+    running: NameServer
+    directory: Path
+
+    @classmethod
+    def build(cls, directory: Path) -> NameServer:
+        raise NotImplementedError
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def server(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+        directory = tmp_path_factory.mktemp(cls.__name__)
+        server = cls.build(directory)
+        server.start()
+        cls.running, cls.directory = server, directory
+        yield
+        server.stop()
+
+    async def open(self) -> Rfc2136Backend:
+        return Rfc2136Backend(self.running, self.dialect, self.directory)
+
     def test_a_fence_that_is_none_is_told_and_left_alone(self) -> None:
         async def body(backend: Backend, driver: Driver) -> None:
             assert isinstance(backend, Rfc2136Backend)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,39 +29,20 @@ from tests.support import run
 
 class TestBind(Rfc2136Contract):
     running: Bind
-    directory: Path
 
-    @pytest.fixture(scope="class", autouse=True)
     @classmethod
-    def server(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-        directory = tmp_path_factory.mktemp("bind")
-        server = Bind(directory, "127.0.0.1", free_port(), ZONE, ns=NS, key=KEY, reader=READER)
-        server.start()
-        cls.running, cls.directory = server, directory
-        yield
-        server.stop()
-
-    async def open(self) -> Rfc2136Backend:
-        return Rfc2136Backend(self.running, "plain", self.directory)
+    def build(cls, directory: Path) -> Bind:
+        return Bind(directory, "127.0.0.1", free_port(), ZONE, ns=NS, key=KEY, reader=READER)
 
 
 class TestViews(GeoContract, Rfc2136Contract):
+    dialect = "bind"
     running: Bind
-    directory: Path
 
-    @pytest.fixture(scope="class", autouse=True)
     @classmethod
-    def server(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-        directory = tmp_path_factory.mktemp("views")
+    def build(cls, directory: Path) -> Bind:
         views = {"eu": View(VIEW_KEYS["eu"], ("127.0.1.0/24",)), "rest": View(VIEW_KEYS["rest"], ("any",))}
-        server = Bind(directory, "127.0.0.1", free_port(), ZONE, ns=NS, views=views)
-        server.start()
-        cls.running, cls.directory = server, directory
-        yield
-        server.stop()
-
-    async def open(self) -> Rfc2136Backend:
-        return Rfc2136Backend(self.running, "bind", self.directory)
+        return Bind(directory, "127.0.0.1", free_port(), ZONE, ns=NS, views=views)
 
     def test_a_half_written_set_of_views_is_finished(self) -> None:
         async def body(backend: Backend, driver: Driver) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,20 +16,10 @@ from tests.contract.rfc2136_world import KEY, NS, READER, ZONE, Rfc2136Backend
 
 class TestKnot(Rfc2136Contract):
     running: Knot
-    directory: Path
 
-    @pytest.fixture(scope="class", autouse=True)
     @classmethod
-    def server(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-        directory = tmp_path_factory.mktemp("knot")
-        server = Knot(directory, "127.0.0.1", free_port(), ZONE, ns=NS, key=KEY, reader=READER)
-        server.start()
-        cls.running, cls.directory = server, directory
-        yield
-        server.stop()
-
-    async def open(self) -> Rfc2136Backend:
-        return Rfc2136Backend(self.running, "plain", self.directory)
+    def build(cls, directory: Path) -> Knot:
+        return Knot(directory, "127.0.0.1", free_port(), ZONE, ns=NS, key=KEY, reader=READER)
 
     def test_what_its_acl_forbids_is_refused_as_if_the_key_were_wrong_and_the_reason_says_so(self) -> None:
         async def body(backend: object, driver: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,20 +22,14 @@ from tests.support_mmdb import write_mmdb
 
 
 class TestPowerDns(SubnetContract, GeoContract, WeightContract, Rfc2136Contract):
+    dialect = "powerdns"
     running: PowerDns
-    directory: Path
 
-    @pytest.fixture(scope="class", autouse=True)
     @classmethod
-    def server(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-        directory = tmp_path_factory.mktemp("powerdns")
+    def build(cls, directory: Path) -> PowerDns:
         places = {"192.0.2.0/24": ("FR", "EU"), "198.51.100.0/24": ("NL", "EU"), "203.0.113.0/24": ("US", "NA")}
         mmdb = write_mmdb(directory / "geo.mmdb", places)
-        server = PowerDns(directory, "127.0.0.1", free_port(), ZONE, ns=NS, key=KEY, reader=READER, mmdb=mmdb)
-        server.start()
-        cls.running, cls.directory = server, directory
-        yield
-        server.stop()
+        return PowerDns(directory, "127.0.0.1", free_port(), ZONE, ns=NS, key=KEY, reader=READER, mmdb=mmdb)
 
     def test_an_edit_that_leaves_the_serial_alone_is_found_by_the_next_transfer(
         self, monkeypatch: pytest.MonkeyPatch
@@ -88,9 +81,6 @@ class TestPowerDns(SubnetContract, GeoContract, WeightContract, Rfc2136Contract)
                 assert seen == set(told[region])
 
         run(main())
-
-    async def open(self) -> Rfc2136Backend:
-        return Rfc2136Backend(self.running, "powerdns", self.directory)
 
 
 def driver_peer(driver: Driver) -> Peer:

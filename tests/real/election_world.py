@@ -198,11 +198,8 @@ class Rivals(World):
         return took_s
 
     def close(self) -> None:
-        for node in self.nodes.values():
-            node.process.kill()
+        super().close()
         if self.scribe is not None:
             self.scribe.close()
         self.cluster.stop()
         self.board.close()
-        for web in self.webs.values():
-            web.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ import dns.query
 
 from chaos.worlds.servers.etcd import Address, EtcdCluster
 from chaos.worlds.servers.process import Process, free_port
+from controlplane.cli.dev_config import free_port as free_everywhere
 
 SITES = {"site-a": "127.0.1.1", "site-b": "127.0.2.1", "site-c": "127.0.3.1"}
 NAME = "www.real.test"
@@ -59,21 +59,6 @@ def until(what: str, true: Callable[[], Any], within_s: float = 25) -> None:
     while not true():
         assert time.monotonic() < end, f"not within {within_s:g}s: {what}"
         time.sleep(0.05)
-
-
-def free_everywhere(addresses: Sequence[str] = tuple(SITES.values())) -> int:
-    """A port that is free at all these addresses, for UDP and TCP."""
-    for _ in range(50):
-        port = free_port(addresses[0])
-        try:
-            for address in addresses:
-                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                    with socket.socket(socket.AF_INET, kind) as probe:
-                        probe.bind((address, port))
-        except OSError:
-            continue
-        return port
-    raise OSError("no port is free at all sites")
 
 
 class Web:
@@ -160,7 +145,7 @@ class World:
 
     def __init__(self, directory: Path, sites: Sequence[str] = tuple(SITES)) -> None:
         self.directory = directory
-        self.dns_port, self.web_port = free_everywhere(), free_everywhere()
+        self.dns_port, self.web_port = (free_everywhere(tuple(SITES.values())) for _ in range(2))
         self.config = CONFIG.format(dns=self.dns_port, web=self.web_port)
         self.file = directory / "real.yaml"
         address = Address("127.0.0.1", free_port(), free_port())

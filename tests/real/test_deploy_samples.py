@@ -155,6 +155,18 @@ def writes_what_fails_over_and_nothing_else(port: int, key: str) -> None:
     assert addresses(port, "www") == ["192.0.2.10"]
 
 
+def bind_here(directory: Path, port: int) -> dict[str, str]:
+    """What a sample of BIND's has to have replaced to run in a directory."""
+    return {
+        "options {": f'options {{ pid-file none; session-keyfile "{directory}/session.key";',
+        "listen-on { 198.51.100.1; }": f"listen-on port {port} {{ 127.0.0.1; }}",
+        "/etc/bind": str(directory),
+        "/var/cache/bind": str(directory),
+        "/var/lib/bind": str(directory),
+        "include": "controls { };\ninclude",
+    }
+
+
 def test_bind_has_a_view_for_each_region_and_keys_that_write_addresses_alone(tmp_path: Path) -> None:
     port = free_port()
     keys = tmp_path / "failover.keys"
@@ -169,15 +181,7 @@ def test_bind_has_a_view_for_each_region_and_keys_that_write_addresses_alone(tmp
     conf = sample(
         "named.conf",
         tmp_path,
-        {
-            "options {": f'options {{ pid-file none; session-keyfile "{tmp_path}/session.key";',
-            "listen-on { 198.51.100.1; }": f"listen-on port {port} {{ 127.0.0.1; }}",
-            "/etc/bind": str(tmp_path),
-            "/var/cache/bind": str(tmp_path),
-            "/var/lib/bind": str(tmp_path),
-            "/usr/share/GeoIP": str(tmp_path),
-            "include": "controls { };\ninclude",
-        },
+        bind_here(tmp_path, port) | {"/usr/share/GeoIP": str(tmp_path)},
     )
     check("named-checkconf", "-z", str(conf))
     with running("named", ("named", "-g", "-c", str(conf)), tmp_path, b" running\n"):
@@ -198,14 +202,7 @@ def test_bind_without_regions_has_one_zone_and_a_key_that_writes_addresses_alone
     conf = sample(
         "named-plain.conf",
         tmp_path,
-        {
-            "options {": f'options {{ pid-file none; session-keyfile "{tmp_path}/session.key";',
-            "listen-on { 198.51.100.1; }": f"listen-on port {port} {{ 127.0.0.1; }}",
-            "/etc/bind": str(tmp_path),
-            "/var/cache/bind": str(tmp_path),
-            "/var/lib/bind": str(tmp_path),
-            "include": "controls { };\ninclude",
-        },
+        bind_here(tmp_path, port),
     )
     check("named-checkconf", "-z", str(conf))
     with running("named", ("named", "-g", "-c", str(conf)), tmp_path, b" running\n"):

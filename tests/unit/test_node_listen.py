@@ -16,6 +16,7 @@ from controlplane.dns import DRIVERS
 from controlplane.dns.ask import ask
 from controlplane.dns.embedded import EmbeddedServer
 from controlplane.dns.regions import Regions
+from controlplane.node import Node
 from policies.topology import Config, DnsDriver
 from tests.support import run
 from tests.unit.test_node import SERVER, cluster, config, told, until
@@ -43,6 +44,14 @@ def test_an_address_more_and_one_less() -> None:
             assert node.drivers["embedded-site-a"] is driver
 
     run(main())
+
+
+async def served(node: Node, port: int) -> None:
+    """Wait until site-a's name server has something to say there."""
+    await until(lambda: "www" in node.view.desired and bool(node.drivers))
+    async with asyncio.timeout(20):
+        while not await told(port):
+            await asyncio.sleep(0.05)
 
 
 def renamed(good: Config, name: str) -> Config:
@@ -88,10 +97,7 @@ def test_another_name_for_it_costs_no_query() -> None:
 
     async def main() -> None:
         async with cluster(good) as node:
-            await until(lambda: "www" in node.view.desired and bool(node.drivers))
-            async with asyncio.timeout(20):
-                while not await told(port):
-                    await asyncio.sleep(0.05)
+            await served(node, port)
             running = node.drivers["embedded-site-a"]
             async with asked_all_the_time(port):
                 for name in ("other", "embedded-site-a", "third"):
@@ -118,10 +124,7 @@ def test_one_more_server_is_not_an_older_one_under_another_name() -> None:
 
     async def main() -> None:
         async with cluster(good) as node:
-            await until(lambda: "www" in node.view.desired and bool(node.drivers))
-            async with asyncio.timeout(20):
-                while not await told(port):
-                    await asyncio.sleep(0.05)
+            await served(node, port)
             running = node.drivers["embedded-site-a"]
             # The old name goes; of two new ones that are there now, one is where the old one was.
             new = with_(msgspec.structs.replace(moved, name="away"), msgspec.structs.replace(mine, name="here"))
@@ -145,10 +148,7 @@ def test_a_name_that_is_changed_while_it_is_opened(monkeypatch: pytest.MonkeyPat
 
     async def main() -> None:
         async with cluster(good) as node:
-            await until(lambda: "www" in node.view.desired and bool(node.drivers))
-            async with asyncio.timeout(20):
-                while not await told(port):
-                    await asyncio.sleep(0.05)
+            await served(node, port)
             running, slow, kind = node.drivers["embedded-site-a"], asyncio.Event(), DRIVERS["embedded"]
 
             async def later(*args: Any) -> bool:

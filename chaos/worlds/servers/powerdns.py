@@ -36,8 +36,8 @@ geoip-zones-file={directory}/geo.yaml
 
 class PowerDns(NameServer):
     """`key` may write and transfer the zone, `reader` only transfer it; clients are told apart by `mmdb`, a MaxMind
-    file. What is in `directory`
-    already is served as it is; otherwise the zone begins with its name servers alone (`ns`: name -> addresses)."""
+    file. What is in `directory` already is served as it is; otherwise the zone begins with its name servers alone
+    (`ns`: name -> addresses)."""
 
     ready_line = b"Creating backend connection for TCP"
 

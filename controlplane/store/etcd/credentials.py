@@ -14,6 +14,12 @@ class Credentials(Struct, frozen=True):
     cert: str
     key: str
 
+    def context(self) -> ssl.SSLContext:
+        """To ask etcd over HTTP. Raises OSError (ssl.SSLError among them)."""
+        context = ssl.create_default_context(cafile=self.ca)
+        context.load_cert_chain(self.cert, self.key)
+        return context
+
 
 def unfit(files: Credentials) -> dict[str, str]:
     """Why a TLS library would not take these files: "ca", "cert" or "key" -> what is wrong; {} = it would. Their dates

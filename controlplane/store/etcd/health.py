@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import ssl
 from typing import Any
 
 import aiohttp
@@ -109,10 +108,7 @@ async def _name(endpoint: Endpoint, member: int) -> str:
 async def _quota_bytes(url: str, credentials: Credentials | None) -> int:
     """0 if it does not say: the gRPC API of 3.4 and 3.5 has no quota."""
     try:
-        tls: ssl.SSLContext | bool = True
-        if credentials is not None and url.startswith("https:"):
-            tls = ssl.create_default_context(cafile=credentials.ca)
-            tls.load_cert_chain(credentials.cert, credentials.key)
+        tls = credentials.context() if credentials is not None and url.startswith("https:") else True
         timeout = aiohttp.ClientTimeout(total=TRY_S)
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
