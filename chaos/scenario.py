@@ -21,6 +21,8 @@ SAYS = ("up", "down", "nothing", "stuck")  # lie: all passes, all fails with a r
 HOW = ("refuse", "hang", "error")  # stop: what a client meets
 FENCES = ("keep", "none", "manual", "foreign")  # edit_zone: what becomes of the fence beside the name
 
+MOST_MOVES = 6
+
 
 class Fault(Struct, frozen=True, kw_only=True):
     """One line of `faults`. Only the fields that its verb names in VERBS mean anything.
@@ -31,13 +33,13 @@ class Fault(Struct, frozen=True, kw_only=True):
     at_s: float
     for_s: float | None = None
     one: str = ""  # cut, cut_one_way (from), loss, slow: a site, or "*"
-    other: str = ""  # the other end: a site, "*" or "clients"
-    site: str = ""
+    other: str = ""  # the other end: a site, "*" or "clients"; edit_zone: the site that is served from now on
+    site: str = ""  # power_off, dns_api_down: a site; edit_zone: whose name server
     service: str = ""
-    node: str = ""  # a site's or witness's name, "leader" or "store_leader"; delay, loss: whose messages, "" = all
+    node: str = ""  # a site's or witness's name, "leader", "store_leader"; whose messages ("" = all); lie: the vantage
     message: str = ""
     says: str = ""
-    how: str = ""
+    how: str = ""  # stop: one of HOW; edit_zone: one of FENCES
     rate: float = 0.0  # 0 to 1; bandwidth: KB/s
     by_s: float = 0.0  # slow, delay: how much later; clock_step: forward, or back; lag: the copy's age; rewind: to when
     argv: tuple[str, ...] = ()  # operator: without "failoverctl"
@@ -100,7 +102,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
     expect: tuple[Expect, ...]
     resolvers: Resolvers = Resolvers()
     transfer_s: float = 0.0  # over 0: every name server has a secondary that follows it so much later
-    most_moves: int = 6  # no_flap: moves of one service in any hour
+    most_moves: int = MOST_MOVES  # no_flap: moves of one service in any hour
     file: str = ""
 
     @property

@@ -62,8 +62,15 @@ class _Bound(Exception):
     """A bound was exceeded: nothing more is read."""
 
 
-def parse(text: bytes | str, log: Log) -> Node | None:
-    """The document's root mapping; None if there is none to read (then the log says why)."""
+def parse(
+    text: bytes | str,
+    log: Log,
+    what: str = "configuration",
+    keys: tuple[str, str, str] = ("version", "cluster", "sites"),
+) -> Node | None:
+    """The document's root mapping; None if there is none to read (then the log says why).
+
+    what, keys: for messages, what the file should be, and the keys that it begins with."""
     decoded = _decode(text, log)
     if decoded is None:
         return None
@@ -75,13 +82,13 @@ def parse(text: bytes | str, log: Log) -> Node | None:
         log.at_line(1, 1, f"nested deeper than {MAX_DEPTH} levels")
         return None
     except MarkedYAMLError as error:
-        _syntax(error, log)
+        _syntax(error, log, what)
         return None
     except (YAMLError, ValueError, AssertionError) as error:  # ruamel's own, for text it cannot read
         log.at_line(1, 1, "not YAML: " + str(error).splitlines()[0])
         return None
     if root is None:
-        log.at_line(1, 1, "the file is empty; it needs at least version, cluster and sites")
+        log.at_line(1, 1, f"the file is empty; it needs at least {', '.join(keys[:-1])} and {keys[-1]}")
         return None
     try:
         node = _Converter(log).convert(root, 1)
@@ -90,7 +97,7 @@ def parse(text: bytes | str, log: Log) -> Node | None:
         log.at_line(line, column, bound.args[0])
         return None
     if node.kind != "map":
-        log.at_line(node.line, node.column, "expected a mapping with version, cluster, sites, ...")
+        log.at_line(node.line, node.column, f"expected a mapping with {', '.join(keys)}, ...")
         return None
     return node
 
@@ -131,14 +138,15 @@ def _line_column(before: str) -> tuple[int, int]:
     return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
 
 
-def _syntax(error: MarkedYAMLError, log: Log) -> None:
+def _syntax(error: MarkedYAMLError, log: Log, what: str) -> None:
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     if "found another document" in (error.problem or ""):
-        log.at_line(line, column, "a second document begins here; a configuration is one document")
+        log.at_line(line, column, f"a second document begins here; a {what} is one document")
         return
     context = f"{error.context}: " if error.context and "single document" not in error.context else ""
-    log.at_line(line, column, f"not YAML: {context}{error.problem or error.context}")
+    remedy = '; a "*" that is a word stands in quotes' if error.context == "while scanning an alias" else ""
+    log.at_line(line, column, f"not YAML: {context}{error.problem or error.context}{remedy}")
 
 
 class _Converter:
