@@ -164,7 +164,8 @@ AnyRecord = (
 
 
 class History(Struct, frozen=True, kw_only=True):
-    """`config`: of the scenario, in force at 0. began: wall clock, ISO 8601, for people (not in the hash)."""
+    """`config`: of the scenario, in force at 0. began: wall clock, ISO 8601, for people (not in the hash). stopped: why
+    it ended before its time; "" = it did not."""
 
     scenario: str
     world: str
@@ -174,6 +175,7 @@ class History(Struct, frozen=True, kw_only=True):
     records: tuple[AnyRecord, ...]
     began: str = ""
     took_s: float = 0.0  # real time
+    stopped: str = ""
 
     @property
     def sha256(self) -> str:

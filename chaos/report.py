@@ -15,12 +15,14 @@ class Met(Struct, frozen=True):
 
 
 class Invariant(Struct, frozen=True):
-    """One checker. checked: how many things it looked at; nothing to look at is a failure."""
+    """One checker. checked: how many things it looked at; nothing to look at is a failure. notes: what it did not
+    judge, and why (a failover with a second fault is outside the bound)."""
 
     name: str
     passed: bool
     checked: int
     violations: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 class Failover(Struct, frozen=True, kw_only=True):
