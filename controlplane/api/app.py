@@ -26,6 +26,7 @@ def make_app(node: NodeApi, lacks: Callable[[], Sequence[str]] | None = None) ->
             web.get("/v1/status", reads.get_status),
             web.get("/v1/explain/{service}", reads.get_explain),
             web.get("/v1/decisions/{id}", reads.get_decision),
+            web.get("/v1/decisions/{id}/record", reads.get_record),
             web.get("/v1/overrides", reads.get_overrides),
             web.get("/v1/config", reads.get_config),
             web.get("/v1/whatif", reads.get_whatif),

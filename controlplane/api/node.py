@@ -88,9 +88,16 @@ class Happenings:
             del self._known[next(iter(self._known))]
         self._known[doc.nonce] = None
         if live:
-            self._tell(_decision(doc))
+            self._tell(_decision(doc) | self._holder())
         else:
             self._latest.append(_decision(doc))
+
+    def _holder(self) -> Doc:
+        """Who holds the leader key as of the store's revision that is being applied, and since which one: for whoever
+        judges a live decision from outside. "" and 0: nobody."""
+        leader, keys = self._view.leader, self._view.keys
+        token = self._view.revisions.get(keys.leader, 0) if leader else 0
+        return {"holder": leader.node if leader else "", "holder_token": token}
 
     def _wrote(self, name: str, doc: AppliedDoc) -> None:
         before, self._applied[name] = self._applied.get(name), doc
@@ -151,6 +158,8 @@ def _decision(doc: DecisionDoc) -> Doc:
         "new_generation": doc.new_generation,
         "events": list(doc.events),
         "text": decision_text(doc),
+        "holder": None,  # not known of one that was not seen as it was made
+        "holder_token": None,
     }
 
 

@@ -104,6 +104,15 @@ async def get_decision(request: web.Request) -> web.Response:
     return reply(doc)
 
 
+async def get_record(request: web.Request) -> web.Response:
+    """A decision as it stands in the store, with its inputs: what replays it, and what judges a drill."""
+    view, id_ = request.app[NODE].view, request.match_info["id"]
+    found = view.mirror.decisions.get(id_)
+    if found is None:
+        raise Refusal(404, f"no decision {id_} is kept")
+    return reply({"record": found, "source": source_of(view)})
+
+
 async def _frame_of(api: Api, decision: DecisionDoc) -> Frame | None:
     """The service as the configuration had it when this was decided; None if that is not to be had any more."""
     view, revision = api.view, decision.config_rev
