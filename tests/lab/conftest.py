@@ -11,12 +11,15 @@ import pytest
 
 from chaos.worlds.lab import measure
 from chaos.worlds.lab.observer import Observer
+from chaos.worlds.lab.play import LabWorld
 from chaos.worlds.lab.profile import DEFAULTS
 from chaos.worlds.lab.world import Lab
+from tests.lab import beside
 
 HERE = Path(__file__).parent
 ROWS = pytest.StashKey[list[measure.Row]]()
-TABLE = "lab.txt"
+COMPARED = pytest.StashKey[list[beside.Row]]()
+TABLE, BOTH = "lab.txt", "lab-and-simulator.txt"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,6 +34,7 @@ def goals(pytestconfig: pytest.Config) -> bool:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash.setdefault(ROWS, [])
+    config.stash.setdefault(COMPARED, [])
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -46,6 +50,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if rows:
         terminalreporter.section("the lab's measurements, in seconds (measured of worst case)")
         terminalreporter.write_line(measure.table(rows))
+    compared = config.stash.get(COMPARED, [])
+    if compared:
+        terminalreporter.section("the lab beside the simulator, in seconds (* = over a second apart)")
+        terminalreporter.write_line(beside.table(compared))
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +80,23 @@ def _keep_logs(directory: Path, kept: Path) -> None:
             target = kept / file.relative_to(directory)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
+
+
+@pytest.fixture(scope="module")
+def lab_world(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[LabWorld]:
+    """Plays one scenario after the other. Its logs are kept."""
+    kept = tmp_path_factory.mktemp("lab")
+    with LabWorld() as world:
+        yield world
+        if world.directory is not None:
+            _keep_logs(world.directory, kept)
+    (tmp_path_factory.getbasetemp() / BOTH).write_text(beside.table(pytestconfig.stash[COMPARED]) + "\n")
+
+
+@pytest.fixture(scope="session")
+def compared(pytestconfig: pytest.Config) -> list[beside.Row]:
+    """The second table that is printed at the end."""
+    return pytestconfig.stash[COMPARED]
 
 
 @pytest.fixture(scope="module")

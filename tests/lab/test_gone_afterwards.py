@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from chaos.worlds.lab.net import PREFIX, Network, leftovers
 from chaos.worlds.servers.process import program
 
 HERE = Path(__file__).parent
-WHERE = "FAILOVER_LAB_WHERE"
+UP = " begins"  # what both runs say when all of it is there
 
 
 def _until(holds: Callable[[], object], what: str, within_s: float) -> None:
@@ -39,31 +38,43 @@ def _inside(namespaces: list[str]) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
-def test_nothing_is_left_of_a_run_that_ends_badly(tmp_path: Path, number: signal.Signals) -> None:
-    where = tmp_path / "where"
-    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--basetemp={tmp_path}/inner"]
+def _lab_above(path: Path) -> list[Path]:
+    return [parent for parent in path.parents if parent.name.startswith("failover-lab-")]
+
+
+TESTS = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--basetemp={}/inner", str(HERE / "interrupted.py")]
+DRILL = [sys.executable, "-m", "controlplane.cli.main", "drill", "run", "site-dark", "--world", "lab"]
+INTERRUPTED = 130  # how failoverctl ends then
+
+
+@pytest.mark.parametrize(
+    ("argv", "number", "code"),
+    [
+        (TESTS, signal.SIGINT, 2),
+        (DRILL, signal.SIGINT, INTERRUPTED),
+        (DRILL, signal.SIGKILL, -signal.SIGKILL),
+    ],
+    ids=["tests, ctrl-c", "drill, ctrl-c", "drill, killed"],
+)
+def test_nothing_is_left_of_a_run_that_ends_badly(
+    tmp_path: Path, argv: list[str], number: signal.Signals, code: int
+) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would have it ignored
-    with open(tmp_path / "log", "wb") as log:
-        run = subprocess.Popen(
-            [*argv, str(HERE / "interrupted.py")],
-            cwd=HERE.parents[1],
-            env={**os.environ, WHERE: str(where)},
-            stdout=log,
-            stderr=log,
-        )
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        run = subprocess.Popen([word.format(tmp_path) for word in argv], cwd=HERE.parents[1], stdout=out, stderr=out)
     try:
-        _until(lambda: where.exists() or run.poll() is not None, "the lab runs", 120)
-        assert run.poll() is None, (tmp_path / "log").read_text()
-        directory, namespaces = Path(where.read_text()), _namespaces(run.pid)
+        _until(lambda: UP in log.read_text() or run.poll() is not None, "the lab runs", 120)
+        assert run.poll() is None, log.read_text()
+        namespaces = _namespaces(run.pid)
         processes = _inside(namespaces)
-        assert directory.is_dir()
+        (directory,) = {found for pid in processes for found in _lab_above(Path(f"/proc/{pid}/cwd").resolve())}
         assert len(namespaces) == 6, namespaces  # the router, three sites, the witness, the clients
         assert len(processes) > 18, processes
     finally:
         run.send_signal(number)
         run.wait(60)
-    assert run.returncode == (2 if number is signal.SIGINT else -number)
+    assert run.returncode == code, log.read_text()
     _until(lambda: not _namespaces(run.pid), "namespaces go", 20)
     _until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), "processes go", 20)
     _until(lambda: not directory.exists(), "files go", 20)

@@ -1,6 +1,7 @@
-"""Clients in several places who ask a resolver and connect to what it says, every 100 ms. Runs as a process:
+"""Clients in several places who ask a resolver and connect to what it says, all the time. Runs as a process:
 
-    python -m chaos.worlds.lab.client --resolver 203.0.113.130 --client www/eu-west,203.0.113.10,http://www.lab.example:8080
+    python -m chaos.worlds.lab.client --every 100 --resolver 203.0.113.130 \\
+        --client www/eu-west,203.0.113.10,http://www.lab.example:8080
 
 One JSON line for each request on standard output. A request that hangs delays no other.
 """
@@ -24,7 +25,7 @@ from msgspec import Struct
 
 from chaos.worlds.lab.layout import Client
 
-EVERY_S = 0.1
+SPREAD_S = 0.2
 TIMEOUT_S = 1.0  # for the resolver's answer, and again for the request
 
 
@@ -100,8 +101,10 @@ async def request(client: Client, resolver: str, context: ssl.SSLContext | None)
     return Record(round(began, 4), client.name, round(clock() - began, 4), address, site, error)
 
 
-async def ask_for_ever(clients: Sequence[Client], resolver: str, context: ssl.SSLContext | None) -> None:
-    """Spread over the interval, so that they do not all ask at once."""
+async def ask_for_ever(
+    clients: Sequence[Client], resolver: str, context: ssl.SSLContext | None, every_s: float
+) -> None:
+    """Each every `every_s`, one after the other within SPREAD_S, so that they do not all ask at once."""
     clock = asyncio.get_running_loop().time
     under_way: set[asyncio.Task[None]] = set()
 
@@ -109,14 +112,14 @@ async def ask_for_ever(clients: Sequence[Client], resolver: str, context: ssl.SS
         record = await request(client, resolver, context)
         print(json.dumps(_plain(record)), flush=True)
 
-    due = clock()
+    begins, apart_s = clock(), min(every_s, SPREAD_S) / len(clients)
     while True:
-        for client in clients:
-            await asyncio.sleep(due - clock())
+        for number, client in enumerate(clients):
+            await asyncio.sleep(begins + number * apart_s - clock())
             task = asyncio.create_task(one(client))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
-            due += EVERY_S / len(clients)
+        begins += every_s
         for task in [task for task in under_way if task.done()]:
             task.result()
 
@@ -127,6 +130,7 @@ def _plain(record: Record) -> dict[str, object]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--every", type=int, required=True, help="milliseconds between two requests of a client")
     parser.add_argument("--resolver", required=True)
     parser.add_argument("--client", action="append", required=True, help="NAME,SOURCE,URL[,SERVER_NAME]")
     parser.add_argument("--ca", help="whom to trust, for https")
@@ -134,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     clients = [Client(*entry.split(",")) for entry in given.client]
     context = ssl.create_default_context(cafile=given.ca) if given.ca else None
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    asyncio.run(ask_for_ever(clients, given.resolver, context))
+    asyncio.run(ask_for_ever(clients, given.resolver, context, given.every / 1000))
 
 
 if __name__ == "__main__":

@@ -20,10 +20,11 @@ BASE = {"site-a": "198.51.100.0", "site-b": "198.51.100.32", "site-c": "198.51.1
 REGIONS = {"eu-west": "203.0.113.0/26", "eu-north": "203.0.113.64/26"}
 SOURCES = {"eu-west": "203.0.113.10", "eu-north": "203.0.113.74"}
 RESOLVER = "203.0.113.130"
+ELSEWHERE = "203.0.113.131"  # a client of neither network: of the region that is the default
 CLIENT_BITS = 26
 
 # Of each site's network, the last byte above its base.
-_NODE, _DNS, _EDGE, _FIRST_SERVICE = 2, 3, 4, 10
+_NODE, _DNS, _EDGE, _FIRST_SERVICE, _NOBODY = 2, 3, 4, 10, 30
 
 ETCD_PORT, PEER_PORT, DNS_PORT, API_PORT = 2379, 2380, 53, 8600
 
@@ -77,6 +78,21 @@ def web(site: str, service: str) -> str:
     return _at(site, _FIRST_SERVICE + list(SERVICES).index(service))
 
 
+def nobody(site: str) -> str:
+    """An address of the site that nothing has."""
+    return _at(site, _NOBODY)
+
+
+def site_of(address: str) -> str:
+    """The site whose network has this address; "" = none of them."""
+    network, _, last = address.rpartition(".")
+    for site in SITES:
+        base, _, first = BASE[site].rpartition(".")
+        if network == base and int(first) <= int(last) < int(first) + 32:
+            return site
+    return ""
+
+
 def name(service: str) -> str:
     """In DNS."""
     return f"{service}.{ZONE}"
@@ -88,7 +104,7 @@ def places() -> dict[str, tuple[str, ...]]:
     for site in SITES:
         addresses = [node(site), dns(site), edge(site), *(web(site, service) for service in SERVICES)]
         found[site] = tuple(f"{address}/{PREFIX_BITS[site]}" for address in addresses)
-    found[CLIENTS] = tuple(f"{address}/{CLIENT_BITS}" for address in (*SOURCES.values(), RESOLVER))
+    found[CLIENTS] = tuple(f"{address}/{CLIENT_BITS}" for address in (*SOURCES.values(), RESOLVER, ELSEWHERE))
     return found
 
 

@@ -10,6 +10,7 @@ import ipaddress
 import os
 import secrets
 import subprocess
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,9 @@ table ip lab {
     ip saddr @dark drop
     ip daddr @dark drop
     ip saddr . ip daddr @cut drop
+    jump lossy
+  }
+  chain lossy {
   }
 }
 """
@@ -87,6 +91,8 @@ class Network:
         self._files = files
         self._keeper: subprocess.Popen[bytes] | None = None
         self._dark: set[str] = set()
+        self._cut: Counter[tuple[str, str]] = Counter()  # (from, to) -> how many cuts there are
+        self._lossy: list[tuple[str, str, float]] = []
 
     def namespace(self, place: str) -> str:
         """The name of its namespace."""
@@ -131,11 +137,42 @@ class Network:
         self.cut_one_way(other, one)
 
     def cut_one_way(self, source: str, target: str) -> None:
-        self._nft(f"add element ip lab cut {{ {self._pairs(source, target)} }}")
+        """Nothing passes from one to the other."""
+        for pair in self._pairs(source, target):
+            self._cut[pair] += 1
+            if self._cut[pair] == 1:
+                self._nft(f"add element ip lab cut {{ {self._elements(*pair)} }}")
+
+    def mend(self, one: str, other: str = ANYWHERE) -> None:
+        """End one cut; of two that overlap the other goes on."""
+        self.mend_one_way(one, other)
+        self.mend_one_way(other, one)
+
+    def mend_one_way(self, source: str, target: str) -> None:
+        """End one such cut."""
+        for pair in self._pairs(source, target):
+            self._cut[pair] -= 1
+            if self._cut[pair] <= 0:
+                del self._cut[pair]
+                self._nft(f"delete element ip lab cut {{ {self._elements(*pair)} }}")
+
+    def lose(self, one: str, other: str, rate: float) -> None:
+        """So many packets between them get lost, both ways; 0: none any more."""
+        self._lossy = [entry for entry in self._lossy if entry[:2] != (one, other)]
+        self._lossy += [(one, other, rate)] if rate else []
+        rules = [
+            f"add rule ip lab lossy ip saddr . ip daddr {{ {self._elements(*pair)} }} "
+            f"numgen random mod 1000 < {round(rate * 1000)} drop"
+            for a, b, rate in self._lossy
+            for pair in {*self._pairs(a, b), *self._pairs(b, a)}
+        ]
+        self._nft("\n".join(["flush chain ip lab lossy", *rules]))
 
     def heal(self) -> None:
-        """End every cut; dark places stay dark."""
-        self._nft("flush set ip lab cut")
+        """End every cut and all loss; dark places stay dark."""
+        self._cut.clear()
+        self._lossy = []
+        self._nft("flush set ip lab cut\nflush chain ip lab lossy")
 
     def dark(self, place: str) -> None:
         """As a power cut: silence from now on, and no carrier inside."""
@@ -152,13 +189,17 @@ class Network:
 
     # ---- inside
 
-    def _pairs(self, source: str, target: str) -> str:
-        def of(place: str, other: str) -> list[ipaddress.IPv4Network]:
-            # One by one: overlapping intervals would not be elements of one set.
-            places = [p for p in self.networks if p != other] if place == ANYWHERE else [place]
-            return [network for name in places for network in self.networks[name]]
+    def _pairs(self, source: str, target: str) -> list[tuple[str, str]]:
+        """(from, to), place by place. ANYWHERE: everywhere but the other end."""
 
-        return ", ".join(f"{a} . {b}" for a in of(source, target) for b in of(target, source))
+        def of(place: str, other: str) -> list[str]:
+            return [p for p in self.networks if p != other] if place == ANYWHERE else [place]
+
+        return [(a, b) for a in of(source, target) for b in of(target, source)]
+
+    def _elements(self, source: str, target: str) -> str:
+        # One by one: overlapping intervals would not be elements of one set.
+        return ", ".join(f"{a} . {b}" for a in self.networks[source] for b in self.networks[target])
 
     def _connect(self, place: str, interface: str) -> None:
         with self.inside(ROUTER), IPRoute() as router:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from chaos.worlds.servers.powerdns import PowerDns
 from chaos.worlds.servers.process import Process
 
 API_TIMEOUT_S = 5.0
+_OUT = 0x01 | 0x08  # of srv_admin_state: in maintenance, or drained
 JOURNAL = "journal.jsonl"
 
 
@@ -119,9 +120,21 @@ class Site:
         self.web.start()
         self.web.ready(self.control.exists)
 
-    def tell(self, service: str, mode: web.Mode) -> None:
+    def tell(self, service: str, mode: web.Mode, amount: float = 0.0) -> None:
         """Let one of its services fail, or be well again."""
-        web.told(self.control, service, mode)
+        web.told(self.control, service, mode, amount)
+
+    def pool(self, service: str) -> dict[str, int]:
+        """What its HAProxy gives the servers of a service: site -> weight, 0 = no new requests. Raises OSError."""
+        lines = self.haproxy.command(f"show servers state {layout.POOLS[service]}").splitlines()
+        names = next((line.split()[1:] for line in lines if line.startswith("# ")), [])
+        found = {}
+        for line in lines:
+            row = dict(zip(names, line.split(), strict=False))
+            if "srv_uweight" in row and not line.startswith("#"):
+                out = int(row["srv_admin_state"]) & _OUT
+                found[row["srv_name"]] = 0 if out else int(row["srv_uweight"])
+        return found
 
     def die(self) -> None:
         """Every process killed and the link cut, at once: nothing of it says goodbye."""
@@ -129,13 +142,9 @@ class Site:
         for part in self.parts.values():
             part.kill()
 
-    def revive(self) -> None:
-        """Power is back: the link first, and every process with what its disk has."""
+    def revive(self, but: Collection[str] = ()) -> None:
+        """Power is back: the link first, and every process with what its disk has, `but` some parts."""
         self._network.light(self.name)
-        self.mend()
-
-    def mend(self) -> None:
-        """Start what does not run, thaw what is frozen, and let every web server be well."""
         for part in self.parts.values():
             part.thaw()
         if self.web.alive:
@@ -143,13 +152,14 @@ class Site:
                 self.tell(service, web.Mode.OK)
         else:
             self.serve()
-        for start, process in (
-            (self.haproxy.start, self.haproxy.process),
-            (self.etcd.start, self.etcd.process),
-            (self.dns.start, self.dns.process),
-            (self.failoverd.start, self.failoverd.process),
-        ):
-            if not process.alive:
+        processes = {
+            "haproxy": (self.haproxy.start, self.haproxy.process),
+            "etcd": (self.etcd.start, self.etcd.process),
+            "dns": (self.dns.start, self.dns.process),
+            "failoverd": (self.failoverd.start, self.failoverd.process),
+        }
+        for name, (start, process) in processes.items():
+            if not process.alive and name not in but:
                 start()
 
 

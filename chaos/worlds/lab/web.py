@@ -2,15 +2,17 @@
 
     python -m chaos.worlds.lab.web --site site-a --control PATH --service shop=198.51.100.10:8080 ...
 
-`--control` is a unix socket; it takes lines "SERVICE MODE" and answers each with "ok". `told()` is its client.
+`--control` is a unix socket; it takes lines "SERVICE MODE AMOUNT" and answers each with "ok"; `told()` is its client.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import random
 import socket
 import ssl
+import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import StrEnum
@@ -25,6 +27,9 @@ class Mode(StrEnum):
     HANG = "hang"  # accepts, and never answers
     ERROR = "error"  # 500
     WRONG = "wrong-certificate"  # one that is for another name
+    SLOW = "slow"  # answers `amount` seconds later
+    FLAKY = "flaky"  # 500 to so many of the requests: `amount`, 0 to 1
+    RESET = "reset"  # a TCP reset in the place of an answer
 
 
 class Service:
@@ -34,16 +39,16 @@ class Service:
         self, site: str, address: str, port: int, contexts: tuple[ssl.SSLContext, ssl.SSLContext] | None
     ) -> None:
         self.site, self.address, self.port, self._contexts = site, address, port, contexts
-        self.mode = Mode.OK
+        self.mode, self.amount = Mode.OK, 0.0
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
 
-    async def turn(self, mode: Mode) -> None:
+    async def turn(self, mode: Mode, amount: float = 0.0) -> None:
         """Existing connections end, as they would with a server that is replaced by a sick one; but not on the way
         to OK or ERROR and back, which is the same server in another mood."""
         listening = (mode is not Mode.REFUSE, mode is Mode.WRONG)
         before = (self._server is not None, self.mode is Mode.WRONG)
-        self.mode = mode
+        self.mode, self.amount = mode, amount
         if listening == before:
             return
         if self._server is not None:
@@ -64,8 +69,14 @@ class Service:
                 if self.mode is Mode.HANG:
                     await reader.read()  # until the other side gives up
                     return
-                status = "500 Internal Server Error" if self.mode is Mode.ERROR else "200 OK"
-                body = f"{self.site} ok\n" if self.mode is not Mode.ERROR else f"{self.site} is sick\n"
+                if self.mode is Mode.RESET:
+                    _reset(writer)
+                    return
+                if self.mode is Mode.SLOW:
+                    await asyncio.sleep(self.amount)
+                sick = self.mode is Mode.ERROR or (self.mode is Mode.FLAKY and random.random() < self.amount)
+                status = "500 Internal Server Error" if sick else "200 OK"
+                body = f"{self.site} is sick\n" if sick else f"{self.site} ok\n"
                 writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
                 await writer.drain()
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -75,12 +86,18 @@ class Service:
             writer.close()
 
 
-def told(control: Path, service: str, mode: Mode) -> None:
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Lingering for no time, a socket that is closed sends RST in the place of FIN (socket(7), SO_LINGER)."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+def told(control: Path, service: str, mode: Mode, amount: float = 0.0) -> None:
     """Tell a running process; returns when it is so. A unix socket works across network namespaces."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(CONTROL_S)
         client.connect(str(control))
-        client.sendall(f"{service} {mode}\n".encode())
+        client.sendall(f"{service} {mode} {amount:g}\n".encode())
         reply = client.recv(256)
     if reply != b"ok\n":
         raise OSError(f"{service} {mode}: {reply.decode(errors='replace')}")
@@ -89,9 +106,9 @@ def told(control: Path, service: str, mode: Mode) -> None:
 async def _serve_all(control: Path, services: dict[str, Service]) -> None:
     async def obey(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := (await reader.readline()).decode():
-            service, _, mode = line.strip().partition(" ")
             try:
-                await services[service].turn(Mode(mode))
+                service, mode, amount = line.split()
+                await services[service].turn(Mode(mode), float(amount))
                 writer.write(b"ok\n")
             except (KeyError, ValueError, OSError) as error:
                 writer.write(f"{type(error).__name__}: {error}\n".encode())

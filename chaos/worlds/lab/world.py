@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +17,9 @@ from chaos.worlds.lab.site import Failoverd, Part, Site
 from chaos.worlds.servers.etcd import Address, EtcdCluster, Tls
 from chaos.worlds.servers.process import Failed, Process, program
 from chaos.worlds.servers.unbound import Unbound
+from controlplane.config.reading import read_config
+from controlplane.config.report import bound_document
+from controlplane.documents import Keys
 
 Doc = dict[str, Any]
 ROOT = Path(__file__).parents[3]
@@ -28,18 +31,29 @@ ALL_VOTES = "up 3/3"  # the reason of a site that is ready: all but its own vant
 class Lab:
     """`directory`: for everything that it writes; it is removed with the network. Needs root.
 
-    After up() all of it runs, with a profile's configuration applied. Faults are healed by settle().
+    After up() all of it runs, with a profile's configuration applied. Faults are healed by settle(). wipe() and begin()
+    make a new cluster of it, which has another configuration.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.pki = directory, directory / "pki"
         self.network = Network(layout.places(), directory)
         self.bounds: dict[str, Doc] = {}  # service -> what `check` computes
+        self.named: dict[str, bool] = {}  # service of the configuration -> has it a DNS name?
         self._parts: list[Part] = []
+        self._askers: list[Process] = []
 
     # ---- up and down
 
     def up(self, wanted: profile.Profile) -> None:
+        self.build()
+        self.begin(wanted.name, profile.text(wanted, self.site_dir, self.pki / "ca.crt", self.key))
+        names = {service: 20 if service == "www" else 100 for service, spec in layout.SERVICES.items() if spec.dns}
+        self.ask(layout.clients(), 100)
+        self.poll(names, layout.SOURCES)
+
+    def build(self) -> None:
+        """All but failoverd, and whoever asks."""
         self.network.up()
         self._credentials()
         self._make()
@@ -49,16 +63,33 @@ class Lab:
             site.dns.start()
         self.etcd.start()
         self._roles()
+
+    def begin(self, name: str, text: str) -> None:
+        """Failoverd everywhere, with this configuration; returns when all agree. name: of its file."""
         for failoverd in self.failoverds.values():
             failoverd.start()
-        self.apply(wanted)
+        self.apply(name, text)
         self.until(self.agreed, "all agree", SETTLE_S)
-        for process in (self.clients, self.poller):
-            process.start()
+
+    def wipe(self) -> None:
+        """Heal everything; end failoverd; and forget all that it wrote: in the store, in its journals, in name servers
+        and load balancers."""
+        for failoverd in self.failoverds.values():
+            failoverd.kill()
+            shutil.rmtree(failoverd.state_dir, ignore_errors=True)
+        self.network.heal()
+        for site in self.sites.values():
+            site.dns.kill()
+            site.dns.forget()
+            site.haproxy.kill()
+            site.revive(but=("failoverd",))
+        self.etcd.ready()
+        self.etcd.etcdctl("del", "--prefix", Keys(layout.CLUSTER).prefix, timeout="10s")
 
     def down(self) -> None:
         """Everything ends and is removed, in whatever state it is."""
         try:
+            self.quiet()
             for part in self._parts:
                 part.kill()
         finally:
@@ -86,19 +117,16 @@ class Lab:
             self.site_dir / layout.WITNESS, layout.WITNESS, "vantage,controller,api", self.pki, self.network
         )
         self.failoverds = {name: site.failoverd for name, site in self.sites.items()} | {layout.WITNESS: witness}
-        inside = self.network.namespace(layout.CLIENTS)
         servers = [layout.dns(site) for site in layout.SITES]
         self.resolver = Unbound(
             self.directory / "unbound",
             {layout.ZONE: servers},
             address=layout.RESOLVER,
             subnet_bits=layout.CLIENT_BITS,
-            netns=inside,
+            netns=self.network.namespace(layout.CLIENTS),
         )
-        self.clients = Process("clients", self._client_argv(), self.directory, netns=inside)
-        self.poller = Process("poller", self._poller_argv(), self.directory, netns=inside)
         self._parts += [part for site in self.sites.values() for part in site.parts.values()]
-        self._parts += [witness, self.resolver, self.clients, self.poller]
+        self._parts += [witness, self.resolver]
         self.resolver.start()
 
     @property
@@ -127,23 +155,39 @@ class Lab:
         argv += ["--node", f"{layout.WITNESS}=vantage,controller,api"]
         self.run_in(site, ["sh", *argv], env=env)
 
-    def _client_argv(self) -> list[str]:
-        argv = [sys.executable, "-m", "chaos.worlds.lab.client", "--resolver", layout.RESOLVER]
-        argv += ["--ca", str(self.pki / "ca.crt")]
-        for client in layout.clients():
-            argv += ["--client", ",".join((client.name, client.source, client.url, client.server_name))]
-        return argv
+    # ---- who asks
 
-    def _poller_argv(self) -> list[str]:
+    def ask(self, clients: Sequence[layout.Client], every_ms: int) -> None:
+        """Let these clients ask from now on, with a new log."""
+        argv = [sys.executable, "-m", "chaos.worlds.lab.client", "--resolver", layout.RESOLVER]
+        argv += ["--ca", str(self.pki / "ca.crt"), "--every", str(every_ms)]
+        for client in clients:
+            argv += ["--client", ",".join((client.name, client.source, client.url, client.server_name))]
+        self.clients = self._asker("clients", argv)
+
+    def poll(self, services: Mapping[str, int], sources: Mapping[str, str]) -> None:
+        """Let the poller ask every name server from now on, with a new log. services: how often it asks, in
+        milliseconds; sources: region -> the address that it asks from."""
         argv = [sys.executable, "-m", "chaos.worlds.lab.poller"]
-        for name, spec in layout.SERVICES.items():
-            if spec.dns:
-                argv += ["--name", f"{layout.name(name)},{20 if name == 'www' else 100}"]
+        for service, every_ms in services.items():
+            argv += ["--name", f"{layout.name(service)},{every_ms}"]
         for site in layout.SITES:
             argv += ["--server", f"{site}={layout.dns(site)}"]
-        for region, source in layout.SOURCES.items():
+        for region, source in sources.items():
             argv += ["--client", f"{region}={source}"]
-        return argv
+        self.poller = self._asker("poller", argv)
+
+    def _asker(self, name: str, argv: Sequence[str]) -> Process:
+        inside = self.network.namespace(layout.CLIENTS)
+        process = Process(name, argv, self.directory / f"asking-{len(self._askers)}", netns=inside)
+        self._askers.append(process)
+        process.start()
+        return process
+
+    def quiet(self) -> None:
+        """Nobody asks any more."""
+        for process in self._askers:
+            process.kill()
 
     # ---- as an operator
 
@@ -160,11 +204,14 @@ class Lab:
         command = [sys.executable, "-m", "controlplane.cli.main", *argv]
         return self.run_in(at, command, env=env, within_s=within_s)
 
-    def apply(self, wanted: profile.Profile, at: str = "site-b") -> None:
-        """With `failoverctl apply`, as soon as somebody can take it."""
-        file = self.directory / f"{wanted.name}.yaml"
-        file.write_text(profile.text(wanted, self.site_dir, self.pki / "ca.crt", self.key))
-        self.bounds = json.loads(_run([*_CTL, "check", str(file), "--json"]))["services"]
+    def apply(self, name: str, text: str, at: str = "site-b") -> None:
+        """With `failoverctl apply`, as soon as somebody can take it. name: of the file."""
+        file = self.directory / f"{name}.yaml"
+        file.write_text(text)
+        read = read_config(file)
+        assert read.config is not None, read.problems
+        self.bounds = {service: bound_document(bound) for service, bound in read.bounds.items()}
+        self.named = {service: spec.dns is not None for service, spec in read.config.services.items()}
         self.until(lambda: self.failoverds[at].get("/readyz") is not None, f"an API at {at}")
         self.until(lambda: self.ctl("apply", str(file), "--yes", "--reason", "lab", at=at), "failoverctl apply")
 
@@ -180,7 +227,7 @@ class Lab:
                 except OSError as failed:
                     error = failed
                     continue
-                if at or (doc["source"]["current"] and len(doc["services"]) == len(layout.SERVICES)):
+                if at or (doc["source"]["current"] and len(doc["services"]) == len(self.named)):
                     return doc
                 error = OSError(f"{node} does not know yet, or any more")
         raise error
@@ -216,13 +263,13 @@ class Lab:
         services = doc["services"]
         return (
             doc["leader"] is not None
-            and len(services) == len(layout.SERVICES)
+            and len(services) == len(self.named)
             and all(failoverd.get("/readyz")["ok"] for failoverd in self.failoverds.values())
             and all(site["vantage"] == "ok" for site in doc["sites"].values())
             and all(x["rule"] == "ready" for s in services.values() for x in s["standing"].values())
             and all(x["reason"] == ALL_VOTES for s in services.values() for x in s["standing"].values())
             and all(server["agrees"] for s in services.values() for server in s["servers"])
-            and all(len(s["servers"]) == len(layout.SITES) for n, s in services.items() if layout.SERVICES[n].dns)
+            and all(len(s["servers"]) == len(layout.SITES) for n, s in services.items() if self.named[n])
         )
 
     def heal(self) -> None:
@@ -262,7 +309,6 @@ class Lab:
 
 
 _NAMES = (*layout.NODES, "root")
-_CTL = (sys.executable, "-m", "controlplane.cli.main")
 
 
 def _run(argv: Sequence[str], *, env: Mapping[str, str] | None = None, within_s: float = 60.0) -> str:
