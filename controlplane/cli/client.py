@@ -76,7 +76,7 @@ class Client:
     @classmethod
     def of(cls, run: Run) -> Client:
         urls = endpoints(run)
-        client = cls(sorted(urls, key=lambda url: url != run.answered), run.timeout_s)
+        client = (run.connect or cls)(sorted(urls, key=lambda url: url != run.answered), run.timeout_s)
         client._run = run
         return client
 
@@ -123,8 +123,8 @@ class Client:
         reasons: dict[str, str] = {}
         for url in list(self._urls):
             try:
-                doc = await self._once(method, url, path, (), body)
-            except _NoAnswer as error:
+                doc = await self.once(method, url, path, (), body)
+            except NoAnswer as error:
                 reasons[url] = error.why
                 if error.sent:
                     raise Unreachable(reasons, sent=True) from None
@@ -157,15 +157,15 @@ class Client:
             while (waiting or asked) and loop.time() < until:
                 if waiting:
                     url = waiting.pop(0)
-                    asked[asyncio.ensure_future(self._once(method, url, path, params, body))] = url
+                    asked[asyncio.ensure_future(self.once(method, url, path, params, body))] = url
                 left_s = until - loop.time()
                 patience_s = min(HEDGE_S, left_s) if waiting else left_s
                 done, _ = await asyncio.wait(asked, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
+                for task in [task for task in asked if task in done]:  # in the order in which they were asked
                     url = asked.pop(task)
                     try:
                         doc = task.result()
-                    except _NoAnswer as error:
+                    except NoAnswer as error:
                         self._reasons[url] = error.why
                     except ApiError as error:
                         if error.status < 500:
@@ -231,34 +231,38 @@ class Client:
             raise RuntimeError("use the client as a context manager")
         return self._session
 
-    async def _once(self, method: str, url: str, path: str, params: Sequence[tuple[str, str]], body: Doc | None) -> Doc:
+    async def once(self, method: str, url: str, path: str, params: Sequence[tuple[str, str]], body: Doc | None) -> Doc:
+        """Ask one endpoint. Raises NoAnswer, or ApiError for a refusal."""
         timeout = aiohttp.ClientTimeout(total=self._timeout_s)
         try:
             async with self._http.request(
                 method, url + path, params=list(params), json=body, timeout=timeout, allow_redirects=False
             ) as reply:
                 raw = await reply.read()
-                return _decode(reply.status, raw)
+                return decode_reply(reply.status, raw)
         except aiohttp.ClientConnectorError as error:
-            raise _NoAnswer(_why(error), sent=False) from None
+            raise NoAnswer(_why(error), sent=False) from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _NoAnswer(_why(error), sent=True) from None
+            raise NoAnswer(_why(error), sent=True) from None
 
 
-class _NoAnswer(Exception):
+class NoAnswer(Exception):
+    """Of one endpoint. `sent`: it may have received the request all the same."""
+
     def __init__(self, why: str, sent: bool) -> None:
         super().__init__(why)
         self.why = why
         self.sent = sent
 
 
-def _decode(status: int, raw: bytes) -> Doc:
+def decode_reply(status: int, raw: bytes) -> Doc:
+    """The document of a reply. Raises ApiError for a refusal, NoAnswer for what is no document of ours."""
     try:
         doc = json.loads(raw)
     except ValueError:
         doc = None
     if not isinstance(doc, dict):
-        raise _NoAnswer(f"HTTP {status}, and not a document of ours", sent=True)
+        raise NoAnswer(f"HTTP {status}, and not a document of ours", sent=True)
     if status >= 400:
         raise ApiError(status, doc)
     return doc

@@ -44,12 +44,13 @@ def check(run: Run, file: File) -> None:
     run.document(check_document(result))
     if not run.json:
         for line in human_lines(result):
-            run.stdout.print(_coloured(line), soft_wrap=True)
+            run.stdout.print(coloured(line), soft_wrap=True)
     if not result.ok:
         raise typer.Exit(int(Code.REFUSED))
 
 
-def _coloured(line: str) -> Text:
+def coloured(line: str) -> Text:
+    """A problem's line, its severity in colour."""
     text = safe(line)
     for word, style in ((": error: ", "red"), (": warning: ", "yellow")):
         at = line.find(word)
@@ -114,7 +115,7 @@ def _difference(run: Run, doc: Doc) -> None:
     if len(doc["changes"]) > CHANGES_SHOWN:
         run.people.print(f"  ... and {len(doc['changes']) - CHANGES_SHOWN} more (--json has all)")
     for problem in doc["problems"]:
-        run.stderr.print(_coloured(str(msgspec.convert(problem, Problem))))
+        run.stderr.print(coloured(str(msgspec.convert(problem, Problem))))
 
 
 def shown(before: Any, after: Any) -> Text:

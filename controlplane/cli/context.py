@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
 
 from controlplane.cli.output import json_text, make_console
+
+if TYPE_CHECKING:
+    from controlplane.cli.client import Client
 
 T = TypeVar("T")
 
@@ -61,13 +64,16 @@ class Globals:
 
 @dataclass
 class Run:
-    """One run of a command. `json`: exactly one document goes to stdout, all else to stderr."""
+    """One run of a command. `json`: exactly one document goes to stdout, all else to stderr.
+
+    connect: makes the client for API addresses and a patience in seconds; None: over HTTP."""
 
     api: tuple[str, ...] = ()
     json: bool = False
     timeout_s: float = 5.0
     utc: bool = False
     answered: str = ""  # the endpoint that answered last: it is asked first
+    connect: Callable[[Sequence[str], float], Client] | None = None
     stdout: Console = field(default_factory=lambda: make_console(stderr=False))
     stderr: Console = field(default_factory=lambda: make_console(stderr=True))
 
@@ -92,6 +98,9 @@ class Run:
     def wait(self, main: Coroutine[Any, Any, T]) -> T:
         """Run what a command does over the network."""
         return asyncio.run(main)
+
+    def sleep(self, seconds: float) -> None:
+        self.wait(asyncio.sleep(seconds))
 
 
 _PANEL = "Global options"
@@ -161,8 +170,10 @@ def _flaw(url: str) -> str:
     return "port 0 is none" if port == 0 else ""
 
 
-def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register `function(run, ...)` as a command that also takes the global options.
+def command(
+    app: typer.Typer, name: str, make: Callable[[Globals], Run] = make_run
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register `function(run, ...)` as a command that also takes the global options, of which `make` makes the run.
 
     People write `failoverctl status --json` as often as `failoverctl --json status`: both work. A `Stop` ends
     the command with its message and code; Ctrl-C with 130, unless the command knows better.
@@ -181,7 +192,7 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Call
             ctx: typer.Context = given.pop("ctx")
             here = read_globals(*(given.pop(key) for key, _ in _SHARED))
             before = ctx.obj if isinstance(ctx.obj, Globals) else Globals()
-            run = make_run(here.over(before))
+            run = make(here.over(before))
             try:
                 function(run, **given)
             except Stop as stop:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -112,7 +111,7 @@ def _look_for(run: Run, ask: Doc, unknown: Stop) -> Doc:
             doc = {}
         if "existing" in doc:
             return doc
-        time.sleep(LOOK_AGAIN_S)
+        run.sleep(LOOK_AGAIN_S)
     raise unknown
 
 
@@ -126,7 +125,7 @@ def _look_gone(run: Run, ids: list[str], unknown: Stop) -> Doc:
             there = set(ids)
         if not there & set(ids):
             return {"ok": True, "cancelled": ids}
-        time.sleep(LOOK_AGAIN_S)
+        run.sleep(LOOK_AGAIN_S)
     raise unknown
 
 

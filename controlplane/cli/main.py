@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from controlplane.cli import adopting, asking, configuration, dev, doctor, observe, predict, steer
+from controlplane.cli import adopting, asking, configuration, dev, doctor, drill, observe, predict, steer
 from controlplane.cli.context import Api, Json, Timeout, Utc, read_globals
 
 app = typer.Typer(
@@ -22,8 +22,8 @@ app = typer.Typer(
 )
 
 # In the order in which --help lists them: a cluster to try, how things are, what would be, what changes them, the
-# configuration.
-for module in (dev, observe, asking, predict, steer, adopting, configuration, doctor):
+# configuration, what breaks them on purpose.
+for module in (dev, observe, asking, predict, steer, adopting, configuration, doctor, drill):
     module.register(app)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from controlplane.cli import deeds
 from controlplane.cli.client import is_current
-from controlplane.cli.context import Code, Run, Stop, command
+from controlplane.cli.context import Code, Globals, Run, Stop, command, make_run
 from controlplane.cli.durations import parse_duration
 from controlplane.cli.observe import fetch, fetch_overrides
 from controlplane.cli.output import seconds
@@ -34,7 +35,7 @@ class Action(StrEnum):
     CANCEL = "cancel"
 
 
-def register(app: typer.Typer) -> None:
+def register(app: typer.Typer, make: Callable[[Globals], Run] = make_run) -> None:
     for name, function in (
         ("drain", drain),
         ("undrain", undrain),
@@ -44,7 +45,7 @@ def register(app: typer.Typer) -> None:
         ("failback", failback),
         ("overrides", overrides),
     ):
-        command(app, name)(function)
+        command(app, name, make)(function)
 
 
 def drain(

@@ -28,7 +28,7 @@ from tests.unit.api_cluster import TEXT
 
 LOOKING = ("status", "explain", "verify", "whatif", "check", "schema")
 STEERING = ("drain", "undrain", "pin", "freeze", "unfreeze", "failback", "overrides", "apply")
-COMMANDS = (*LOOKING, *STEERING, "adopt", "doctor", "dev", "break", "heal")
+COMMANDS = (*LOOKING, *STEERING, "adopt", "doctor", "dev", "break", "heal", "drill")
 
 
 @pytest.fixture(autouse=True)
