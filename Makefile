@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 ROOMS  := probes policies controlplane chaos
 
 .DEFAULT_GOAL := help
-.PHONY: help install servers demo test lab lint bench image clean docs
+.PHONY: help install servers demo test lab chaos lint bench image clean docs
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt .ci/need_python.sh
 demo: $(STAMP) ## kill a site, watch the failover, see it measured (under a minute)
 	@$(BIN)/python -m controlplane.cli.demo
 
-servers: ## the real servers that tests start (etcd, BIND, Knot, PowerDNS, HAProxy, unbound): Debian's packages
+servers: ## what tests start (etcd, BIND, Knot, PowerDNS, HAProxy, unbound, toxiproxy, Chromium)
 	@sh .ci/servers.sh
 
 test: lint servers ## everything that must pass: ruff, mypy --strict, import rules, all tests (root: the lab too)
@@ -32,6 +32,9 @@ test: lint servers ## everything that must pass: ruff, mypy --strict, import rul
 
 lab: $(STAMP) servers ## three sites in network namespaces that really die (root); prints a table of what was measured
 	@$(BIN)/python -m pytest -s tests/lab --goals
+
+chaos: $(STAMP) ## break everything on purpose: all shipped scenarios in the simulator, one table
+	@$(BIN)/failoverctl drill run --all --world sim
 
 lint: $(STAMP) ## ruff, mypy --strict over all rooms, the import rules
 	@$(BIN)/ruff check .
@@ -48,6 +51,7 @@ image: $(STAMP) ## build the container image, with buildah or podman
 docs: $(STAMP) ## write again the documents that are generated from the code
 	@$(BIN)/python docs/make_rules.py
 	@$(BIN)/python docs/make_metrics.py
+	@$(BIN)/python docs/make_scenarios.py
 
 clean: ## remove .venv and every cache
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from controlplane.aims import Aims
 from controlplane.calls import bug
 from controlplane.dns.ask import Ask
 from controlplane.dns.ask import ask as ask_sockets
@@ -26,12 +27,13 @@ from controlplane.documents import Applied, Keys, decode
 from controlplane.drivers import Change, Driver, Entry, site_of, written_by
 from controlplane.keeper import Keeper
 from controlplane.lens import Lens
+from controlplane.notes import Note
 from controlplane.reports import Place, Reports
 from controlplane.routes import Routes
 from controlplane.signal import Signal
 from controlplane.source import DesiredSource
 from controlplane.store import Store, StoreError
-from controlplane.sync import READ_ALL_S, READ_BACK_S, Note, Sync
+from controlplane.sync import READ_ALL_S, READ_BACK_S, Sync
 from policies.topology import Config, PoolDriver
 from policies.world import Desired
 
@@ -92,6 +94,8 @@ class Agent:
         self._reading = asyncio.Lock()
         self._fresh: dict[str, Desired] = {}
         self._fresh_until = 0.0
+        self._reconciled: tuple[int, Routes | None, dict[str, Driver]] = (-1, None, {})
+        self._aims = Aims(self._desired)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -99,10 +103,14 @@ class Agent:
         try:
             self._start("documents", self._documents, self._doc_news)
             self._start("zones", self._look_at_zones, self._zone_news)
+            told = news.count
             while True:
                 count = news.count
                 await self._reconcile()
                 await news.wait(READ_BACK_S, count)
+                if count != told:  # by now others have written too: all servers are asked about what is new
+                    told = count
+                    self._applied_news.set()
         finally:
             for name in list(self._tasks):
                 await self._stop(name)
@@ -151,10 +159,14 @@ class Agent:
             await self._look_up(new)
             self._routes, self._known = new, probes
             self._zone_news.set()
+        basis = (self._source.news.count, self._routes, dict(self._drivers))
+        if self._reconciled == basis and not self._fresh:
+            return
+        self._reconciled = basis
         routes = self._routes
         await self._reconcile_keepers(config, routes)
         await self._look_up(routes)
-        servers = dict.fromkeys(s for d in self._in_zones().values() for s in routes.of(d.name)[1])
+        servers = dict.fromkeys(s for d in self._now_aimed_at().in_zones().values() for s in routes.of(d.name)[1])
         for server in [s for s in self.checkers if s not in servers]:
             del self.checkers[server]
             await self._stop("server " + server)
@@ -162,6 +174,7 @@ class Agent:
             if server not in self.checkers:
                 self.checkers[server] = checker = Checker(server, self._ask, routes.is_beside(server))
                 self._start("server " + server, partial(self._check, checker), self._applied_news)
+        self._doc_news.set()
 
     async def _look_up(self, routes: Routes) -> None:
         """Ten thousand names must not hold the loop: whoever needs them finds them known."""
@@ -217,25 +230,8 @@ class Agent:
                 desired[service] = fresh
         return desired
 
-    def _in_zones(self) -> dict[str, Desired]:
-        """Of services with a DNS name that is theirs."""
-        desired = self._desired()
-        return {service: d for service, d in desired.items() if d.name and not self._inherited(d, desired)}
-
-    def _inherited(self, old: Desired, desired: Mapping[str, Desired]) -> bool:
-        """Has the configuration given this name to another service, which answers for it by now? Two that write
-        the same name would take each other for a store that was rewound."""
-        heir = self._routes.owners.get(old.name, old.service) if self._routes else old.service
-        return heir != old.service and heir in desired and desired[heir].name == old.name
-
-    def _wanted(self, keeper: Keeper) -> dict[str, Desired]:
-        """What a driver is to be brought to, by service."""
-        if self._routes is None:
-            return {}
-        if keeper.pool:
-            return _one_a_name(keeper.lens.all(self._desired()))
-        names = self._routes
-        return keeper.lens.all({s: d for s, d in self._in_zones().items() if keeper.name in names.of(d.name)[0]})
+    def _now_aimed_at(self) -> Aims:
+        return self._aims.at(None if self._fresh else self._source.news.count, self._routes)
 
     async def _reread(self) -> Mapping[str, Desired]:
         """A linearizable read of all desired. Raises StoreError."""
@@ -264,6 +260,8 @@ class Agent:
         if not source.current or not source.incarnation or self._routes is None:
             self._connected = False
             return False
+        if self._connected:
+            return True
         async with self._reading:
             if not self._connected:
                 try:
@@ -285,7 +283,8 @@ class Agent:
         try:
             if not await self._ready():
                 return FROZEN_S
-            kept = await keeper.step(self._wanted(keeper), source.incarnation, source.adopted, source.adoption)
+            wanted = self._now_aimed_at().of_driver(keeper.name, keeper.pool, keeper.lens)
+            kept = await keeper.step(wanted, source.incarnation, source.adopted, source.adoption)
         except Exception as error:
             keeper.broke(error)
             self._doc_news.set()
@@ -303,10 +302,9 @@ class Agent:
         try:
             if not await self._ready() or routes is None:
                 return FROZEN_S
-            lens = routes.lens_of(checker.server)
-            wanted = {s: d for s, d in self._in_zones().items() if checker.server in routes.of(d.name)[1]}
-            wanted = lens.all(wanted) if lens else {}
-            probes = routes.probes.get(checker.server, ())  # without a lens there is nothing to ask it
+            wanted = self._now_aimed_at().of_server(checker.server)
+            probes = routes.probes.get(checker.server, ())
+            known = len(checker.seen)
             next_s, changed = await checker.step(wanted, self._source.incarnation, probes)
         except Exception as error:
             checker.broke(error)
@@ -317,7 +315,7 @@ class Agent:
             text = "silent" if seen.generation is None else f"generation {seen.generation}"
             text += " as desired" if seen.agrees else f": {seen.reason}"
             self._note(Note("seen", service, checker.server, text, wanted[service].decision))
-        if changed:
+        if changed or len(checker.seen) != known:
             self._doc_news.set()
         return next_s
 
@@ -340,6 +338,7 @@ class Agent:
             await self._look_up(new)
             if routes is self._routes:
                 self._beside, self._routes = found, new
+                self._applied_news.set()
         else:
             routes.reread_keys()
         return again_s
@@ -356,19 +355,9 @@ class Agent:
             size = await self._reports.write(list(self.keepers.values()), self.checkers.values(), expected)
         except (StoreError, TimeoutError):
             return FROZEN_S  # whether it was written or not: it is written again
-        # At most one document a driver in this time, and the first one at once.
-        pause_s = max(DOC_EVERY_S, size / DOC_BYTES_PER_S)
-        await asyncio.sleep(pause_s)
-        return max(0.0, READ_BACK_S - pause_s)
-
-
-def _one_a_name(wanted: Mapping[str, Desired]) -> dict[str, Desired]:
-    """Two services with one backend would take each other for a store that was rewound: `check` refuses them, and
-    the first in the alphabet has it."""
-    first: dict[str, str] = {}
-    for service in sorted(wanted):
-        first.setdefault(wanted[service].name, service)
-    return {service: d for service, d in wanted.items() if first[d.name] == service}
+        if size:  # at most one document a driver in this time, and the first one at once
+            await asyncio.sleep(max(DOC_EVERY_S, size / DOC_BYTES_PER_S))
+        return max(0.0, self._reports.due_at - _now())
 
 
 def _now() -> float:

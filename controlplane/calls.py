@@ -3,12 +3,12 @@ a call that ends in one is made again by halves."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from controlplane.drivers import Actual, Change, Driver, Result
+from controlplane.patience import Patience
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Calls:
     ) -> dict[str, Found]:
         """Adds to `bugs` what could not be done at all."""
         try:
-            async with asyncio.timeout(driver.capabilities.patience_s):
+            with Patience(driver.capabilities.patience_s):
                 return dict(await call(items))
         except (OSError, TimeoutError):
             raise
@@ -65,3 +65,8 @@ class Calls:
 
 def bug(error: Exception) -> str:
     return f"bug: {error!r}"[:500]
+
+
+def say(what: str, error: BaseException) -> str:
+    cut_off = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+    return f"{what}: {str(error) or cut_off}"

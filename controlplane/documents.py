@@ -226,11 +226,18 @@ def unfold(value: bytes) -> bytes:
 def decode(type_: type[T], value: bytes) -> T:
     """Raises SchemaTooNew, or msgspec.DecodeError/ValidationError for what is not such a document."""
     value = unfold(value)
-    written = _schema.decode(value).schema
-    if written > SCHEMA:
-        raise SchemaTooNew(f"schema {written}, this version reads up to {SCHEMA}")
     decoder = _decoders.get(type_)
     if decoder is None:
         decoder = _decoders[type_] = msgspec.json.Decoder(type_)
-    result: T = decoder.decode(value)
+    try:
+        result: T = decoder.decode(value)
+    except msgspec.DecodeError:
+        _check_schema(_schema.decode(value).schema)  # why it does not fit
+        raise
+    _check_schema(getattr(result, "schema", 0))
     return result
+
+
+def _check_schema(written: int) -> None:
+    if written > SCHEMA:
+        raise SchemaTooNew(f"schema {written}, this version reads up to {SCHEMA}")

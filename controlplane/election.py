@@ -25,6 +25,8 @@ from typing import Protocol
 import msgspec
 
 from controlplane.documents import Keys, LeaderBeat, LeaderDoc, SchemaTooNew, decode, encode
+from controlplane.patience import Patience
+from controlplane.signal import Signal
 from controlplane.store import KV, Compare, Delete, Put, Store, StoreError, Txn, TxnResult, Unavailable
 
 BEAT_S = 0.4  # between a leader's beats, and between a candidate's attempts
@@ -48,6 +50,16 @@ class LeaderView(Protocol):
 
     @property
     def leader(self) -> LeaderDoc | None: ...
+
+    @property
+    def leadership(self) -> Signal:
+        """Set when the leader key moves."""
+        ...
+
+    @property
+    def leader_moved_at(self) -> float:
+        """When the leader key or its beat moved last, as seen here: a reading of the loop's clock."""
+        ...
 
     @property
     def revisions(self) -> Mapping[str, int]:
@@ -80,6 +92,7 @@ class Election:
     ) -> None:
         self.state = State.FOLLOWING
         self.why = "starting"
+        self.changed = Signal()  # of state
         self._store = store
         self._keys = keys
         self._node = node
@@ -91,8 +104,7 @@ class Election:
         self._n = 0
         self._beat_due = 0.0
         self._current_at = 0.0  # when the view was last seen current
-        self._seen = (0, 0)  # mod revisions of the leader key and its beat
-        self._moved_at = 0.0
+        self._following_since = 0.0
         self._again_at = 0.0
         self._given_up: list[str] = []
         self._stopping = False
@@ -125,12 +137,13 @@ class Election:
         """Stand for election until stop() or cancelled. A cancelled leader stops acting, and leaves its keys
         to be found silent."""
         now = _now()
-        self._moved_at = self._again_at = self._current_at = now
+        self._following_since = self._again_at = self._current_at = now
         self._ended = asyncio.Event()
         try:
             while not self._stopping:
+                count = self._view.leadership.count
                 await self._step()
-                await asyncio.sleep(self._pause_s())
+                await self._view.leadership.wait(self._pause_s(), count)
             if self.state is State.LEADING:
                 await self._release("stopped")
         finally:
@@ -141,6 +154,7 @@ class Election:
         """End run() cleanly: a leader deletes its keys, so that another can follow at once."""
         self._stopping = True
         if self._ended is not None:
+            self._view.leadership.set()  # run() waits for it
             await self._ended.wait()
 
     # --- one step ---
@@ -172,23 +186,25 @@ class Election:
 
     async def _stand(self) -> None:
         now, view = _now(), self._view
-        self._lost_view_for_s()
         seen = (view.revisions.get(self._keys.leader, 0), view.revisions.get(self._keys.leader_beat, 0))
-        if seen != self._seen:
-            self._seen, self._moved_at = seen, now
+        silent_s = now - self._leader_moved_at()
+        own = view.leader is not None and view.leader.run in self._given_up
+        if seen[0] and silent_s < SILENCE_S and not own:
+            return
+        self._lost_view_for_s()
         if not view.may_lead or view.current_for_s <= 0 or now < self._again_at:
             return
         if seen[0] == 0:
             await self._attempt((Compare(self._keys.leader, mod_rev=0),), "nobody led")
-        elif view.leader is not None and view.leader.run in self._given_up:
+        elif view.leader is not None and own:
             self._mine = encode(view.leader)
             self._won(seen[0], "an earlier attempt had succeeded after all")
-        elif now - self._moved_at >= SILENCE_S and view.current_for_s >= CURRENT_S:
+        elif silent_s >= SILENCE_S and view.current_for_s >= CURRENT_S:
             both = (
                 Compare(self._keys.leader, mod_rev=seen[0]),
                 Compare(self._keys.leader_beat, mod_rev=seen[1]),
             )
-            await self._attempt(both, f"the leader was silent for {now - self._moved_at:.1f} s")
+            await self._attempt(both, f"the leader was silent for {silent_s:.1f} s")
 
     async def _attempt(self, compare: tuple[Compare, ...], why: str) -> None:
         run = self._run_id()
@@ -238,12 +254,14 @@ class Election:
         self._enter(State.LEADING, why)
 
     def _follow(self, why: str) -> None:
-        self._moved_at = _now()
+        self._following_since = _now()
         self._enter(State.FOLLOWING, why)
 
     def _enter(self, state: State, why: str) -> None:
         changed = state is not self.state
         self.state, self.why = state, why
+        if changed:
+            self.changed.set()
         if changed and self._on_change is not None:
             self._on_change(state, why)
 
@@ -258,17 +276,26 @@ class Election:
         """The view may not show the own acquisition yet, but a later one ends it."""
         return self._view.revisions.get(self._keys.leader, 0) > self._token
 
+    def _leader_moved_at(self) -> float:
+        """As far as it counts for a candidate."""
+        return max(self._following_since, self._view.leader_moved_at)
+
     def _pause_s(self) -> float:
-        if self.state is not State.LEADING:
+        """Until something may be due, unless the leader's keys move before that."""
+        if self.state is State.LEADING:
+            return max(self._beat_due - _now(), TICK_S / 4)
+        leader = self._view.leader
+        if self.state is not State.FOLLOWING or leader is None or leader.run in self._given_up:
             return TICK_S
-        return min(TICK_S, max(self._beat_due - _now(), TICK_S / 4))
+        silent_at = self._leader_moved_at() + SILENCE_S
+        return silent_at - _now() if silent_at > _now() else TICK_S
 
     def _next_beat(self) -> Put:
         self._n += 1
         return Put(self._keys.leader_beat, encode(LeaderBeat(self._node, self._n)))
 
     async def _write(self, compare: tuple[Compare, ...], then: tuple[Put | Delete, ...]) -> TxnResult:
-        async with asyncio.timeout(TRY_S):
+        with Patience(TRY_S):
             return await self._store.txn(Txn(compare, then))
 
 

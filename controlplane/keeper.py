@@ -8,11 +8,12 @@ from collections.abc import Collection, Mapping
 
 from msgspec import Struct
 
-from controlplane.calls import bug
+from controlplane.calls import bug, say
 from controlplane.documents import Applied
 from controlplane.drivers import Entry
 from controlplane.lens import Lens
-from controlplane.sync import READ_BACK_S, Note, Sync, say
+from controlplane.notes import Note
+from controlplane.sync import READ_BACK_S, Sync
 from policies.topology import PoolDriver
 from policies.world import Desired
 
@@ -67,14 +68,17 @@ class Keeper:
         """One pass. `wanted`: service -> desired through the lens; the rest: see Sync.bring. Never raises for what
         the driver does."""
         started = _now()
-        todo = {s: d for s, d in wanted.items() if self._missing(d)}
+        todo: Mapping[str, Desired] = {}
+        if not self.sync.calm(wanted):
+            todo = {s: d for s, d in wanted.items() if self._missing(d)}
         if started >= self._full_at + READ_BACK_S:
             self._full_at = started
-            todo |= wanted
+            todo = {**todo, **wanted} if todo else wanted
         before = (self.applied, self.unwritable, dict(self.sync.old_until))
         hindered = self._stuck or self._unproven
         done = await self.sync.bring(todo, incarnation, adopted, adoption)
-        self.applied = {s: a for s, a in self.applied.items() if s in wanted} | done.applied
+        if done.applied != self.applied:
+            self.applied = {s: a for s, a in self.applied.items() if s in wanted} | done.applied
         before_stuck, self._stuck = self._stuck, self.sync.stuck
         if before_stuck and not self._stuck:
             self._proved_at = -2 * PROBE_WRITE_S  # what the last proof said may be over as well
@@ -93,10 +97,11 @@ class Keeper:
     def _missing(self, desired: Desired) -> bool:
         """Not known to be applied."""
         done = self.applied.get(desired.service)
-        return done is None or (done.result, done.generation, done.decision) != (
-            "ok",
-            desired.generation,
-            desired.stamp,
+        return (
+            done is None
+            or done.result != "ok"
+            or done.generation != desired.generation
+            or done.decision != desired.stamp
         )
 
     def _proof_age_s(self) -> float:

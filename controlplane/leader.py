@@ -19,8 +19,9 @@ from msgspec.structs import replace
 from controlplane.chores import Chores, override_timers
 from controlplane.documents import DecisionDoc, GovernorDoc
 from controlplane.fence import Committed, Conflict, Deposed, Outcome, commit, encode_with
+from controlplane.notes import decision_of
+from controlplane.signal import Signal
 from controlplane.store import Compare, Delete, Put, Store
-from controlplane.sync import decision_of
 from controlplane.telemetry.context import traced
 from controlplane.view import View
 from policies.decide import decide_service, spend
@@ -30,16 +31,21 @@ from policies.world import Carried, Slice, Step
 SERVICES_A_COMMIT = 60
 SLICE_S = 0.05  # of a pass, before others get a turn
 IDLE_S = 60.0  # between passes when nothing falls due
-STANDBY_S = 0.2  # how soon a controller notices that it leads
+STANDBY_S = 0.2  # how soon a leader notices that its view is current
+FOLLOW_S = 1.0  # between looks whether this controller leads; of each election it is told
 SETTLE_S = 1.0  # patience until an own commit is seen in the view
 RETRY_S = 0.1
 
 
 class Leadership(Protocol):
-    """What Election offers. token: the mod revision of the leader key while this controller may act on it."""
+    """What Election offers. token: the mod revision of the leader key while this controller may act on it; changed: set
+    when it wins or ends."""
 
     @property
     def token(self) -> int | None: ...
+
+    @property
+    def changed(self) -> Signal: ...
 
     def compares(self) -> tuple[Compare, ...]: ...
 
@@ -104,9 +110,9 @@ class Leader:
     async def run(self) -> None:
         """Lead whenever this controller may; until cancelled."""
         while True:
-            token = self._election.token
+            count, token = self._election.changed.count, self._election.token
             if token is None or not self._view.current:
-                await self._view.leadership.wait(STANDBY_S)
+                await self._election.changed.wait(FOLLOW_S if token is None else STANDBY_S, count)
                 continue
             if token != self._led:
                 self._memo.clear()

@@ -24,12 +24,12 @@ from controlplane.drivers import Driver, Entry, Place, written_by
 from controlplane.election import Election, State
 from controlplane.journal import Journal
 from controlplane.leader import Leader
+from controlplane.notes import Note
 from controlplane.operator import Operator
 from controlplane.pools import DRIVERS as POOLS
 from controlplane.reporter import StoreReporter
 from controlplane.signal import together
 from controlplane.store import Store
-from controlplane.sync import Note
 from controlplane.telemetry.telemetry import Telemetry
 from controlplane.view import View
 from policies.frame import probe_targets

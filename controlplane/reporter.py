@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from controlplane.documents import Keys, SchemaTooNew, decode, encode
+from controlplane.patience import Patience
 from controlplane.store import Compare, Put, Store, StoreError, Txn, Unavailable
 from probes.target import Beat, Observation, Shard
 
@@ -76,12 +77,13 @@ class StoreReporter:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            await asyncio.sleep(max(0.0, self._sent_at + SPACING_S - loop.time()))
+            if (early_s := self._sent_at + SPACING_S - loop.time()) > 0:
+                await asyncio.sleep(early_s)
             if self._blind is None or self._earned_at is None or loop.time() - self._earned_at > EARNED_S:
                 continue
             self._sent_at = loop.time()
             try:
-                async with asyncio.timeout(TRY_S):
+                with Patience(TRY_S):
                     await self._publish(self._blind)
             except (StoreError, TimeoutError) as error:
                 self._reconnect(str(error) or "no reply from the store")

@@ -26,6 +26,7 @@ SESSIONS_S = 1.0  # between two documents that differ in sessions alone
 TXN_BYTES = 512 * 1024  # etcd takes 1.5 MiB
 TXN_OPS = 32  # etcd takes 128
 CALL_S = 2.0
+FOREVER = float("inf")
 
 Place = tuple[str, str]  # site, driver
 
@@ -54,6 +55,7 @@ class Reports:
         self._store, self._keys, self._writer, self._run = store, keys, writer, run
         self._written: dict[str, _Written] = {}
         self._there: set[str] = set()  # keys of ours that stand in the store
+        self.due_at = 0.0  # when write() has something to do again, though nothing changes
 
     async def look(self) -> dict[Place, dict[str, int]]:
         """What stands there of ours, whoever wrote it: Applied.adoption by service. From now on everything counts as
@@ -78,16 +80,18 @@ class Reports:
         asked = list(checkers)
         claimed: set[str] = set()
         size, batch = 0, _Batch()
+        self.due_at = asyncio.get_running_loop().time() + REFRESH_S
         wanted = dict.fromkeys(expected, -1)  # -1: not open (yet), left alone
         for keeper in keepers:
             applied = keeper.applied
             shards = spread(applied)
             wanted[keeper.site, keeper.name] = len(shards)
             for shard, services in enumerate(shards):
+                if shard:
+                    await asyncio.sleep(0)  # ten thousand services must not hold the loop
                 mine = {service: applied[service] for service in services}
                 seen = {} if keeper.pool else _seen(asked, claimed, services)
                 size += await self._shard(keeper, shard, mine, seen, batch)
-                await asyncio.sleep(0)  # ten thousand services must not hold the loop
             if not keeper.pool:
                 claimed.update(applied)
         for key in sorted(self._there):
@@ -110,10 +114,13 @@ class Reports:
         content = (still, seen, until, keeper.unwritable)
         before = self._written.get(key)
         if before is not None and before.content == content:
-            age_s = now - before.at
-            renew = shard == 0 and age_s >= REFRESH_S
-            if not renew and (before.sessions == sessions or age_s < SESSIONS_S):
+            # Compared as due_at is worked out: a difference could round to the other side of it, for ever.
+            renew = shard == 0 and now >= before.at + REFRESH_S
+            if not renew and (before.sessions == sessions or now < before.at + SESSIONS_S):
+                again_s = SESSIONS_S if before.sessions != sessions else REFRESH_S if shard == 0 else FOREVER
+                self.due_at = min(self.due_at, before.at + again_s, *until.values())
                 return 0
+        self.due_at = min(self.due_at, now + REFRESH_S, *until.values())
         keeper.n += 1
         document = AppliedDoc(
             site=keeper.site,

@@ -13,11 +13,12 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from controlplane.calls import Calls
+from controlplane.calls import Calls, say
 from controlplane.dns.fencing import WRITABLE, Relation, relation
 from controlplane.dns.table import fence_name
 from controlplane.documents import Applied
 from controlplane.drivers import Actual, Change, Driver, Fence, Result
+from controlplane.notes import Alarms, Note, written
 from controlplane.store import StoreError
 from policies.world import Answer, Desired
 
@@ -31,17 +32,6 @@ FIRST_RETRY_S = 0.1  # doubled with each failed pass, up to READ_BACK_S
 Reread = Callable[[], Awaitable[Mapping[str, Desired]]]
 # Told of each attempt to write, by service: what was wanted, what became of it, and the seconds that it took.
 OnWrite = Callable[[Mapping[str, Change], Mapping[str, Applied], float], None]
-
-
-class Note(Struct, frozen=True):
-    """Something for the journal. kind: applied | repaired | seen | alarm | cleared; subject: driver or server;
-    decision: the id of the one that it belongs to, or ""."""
-
-    kind: str
-    service: str
-    subject: str
-    text: str
-    decision: str = ""
 
 
 class Pass(Struct, frozen=True):
@@ -79,10 +69,14 @@ class Sync:
         self._failing_since = 0.0
         self._since: dict[str, tuple[int, float]] = {}  # service -> generation seen unapplied, and since when
         self._served: dict[str, Actual | None] = {}
+        self._well: dict[str, tuple[Desired, Actual, Applied]] = {}  # found as desired; so it is as long as both stay
+        self._calm: Mapping[str, Desired] | None = None
+        self._doubted = False  # something, in this pass
+        self._basis: tuple[str, int, Collection[str]] = ("", 0, ())  # of that
         self._last: dict[str, Desired] = {}  # applied by this writer: never to be undercut
         self._held: dict[str, tuple[tuple[int, str], float, Applied]] = {}  # terminal: what, until when
         self._ahead: dict[str, tuple[Fence, int]] = {}  # confirmed by a linearizable read
-        self._results: dict[str, str] = {}
+        self._alarms = Alarms()
         self._adopted: Collection[str] = ()
         self._adoption = 0
         self._ours: dict[str, int] = {}  # service -> the adoption under which its fence was ours
@@ -97,35 +91,47 @@ class Sync:
         """One pass over `wanted` (service -> desired with a name). Never raises for what a driver does.
 
         adopted: incarnations whose records may be taken over; adoption: the revision of that. Each adoption takes a
-        record over once: two clusters that adopted each other do not fight."""
+        record over once: two clusters that adopted each other do not fight.
+
+        `wanted` is not changed any more: what is wanted else is another mapping."""
         now = _now()
         self._adopted, self._adoption = [name for name in adopted if name != incarnation], adoption
         if incarnation != self._incarnation:
             self._incarnation = incarnation
             self._last, self._held, self._ahead = {}, {}, {}
-        for service, desired in wanted.items():
-            if self._since.get(service, (-1, 0.0))[0] != desired.generation:
-                self._since[service] = (desired.generation, now)
-        self._failed = ""
+        basis = (incarnation, adoption, self._adopted)
+        if self._basis != basis:
+            self._basis, self._well, self._calm = basis, {}, None
+        if not self.calm(wanted):
+            for service, desired in wanted.items():
+                self._date(service, desired, now)
+        self._calm, self._doubted, self._failed = None, False, ""
         applied: dict[str, Applied] = {}
         notes: list[Note] = []
-        services = list(wanted)
-        for start in range(0, len(services), self.driver.capabilities.batch):
-            part = {s: wanted[s] for s in services[start : start + self.driver.capabilities.batch]}
+        for part in _batches(wanted, self.driver.capabilities.batch):
+            if applied:
+                await asyncio.sleep(0)  # ten thousand names must not hold the loop
             found, told = await self._part(part)
             applied |= found
             notes += told
-            await asyncio.sleep(0)  # ten thousand names must not hold the loop
-        notes += self._changes(applied)
-        for service, said in list(applied.items()):
+        if not self._doubted:
+            self._calm, self._failures = wanted, 0
+            return Pass(applied, (), READ_BACK_S)
+        notes += self._alarms.look(self.driver.name, applied)
+        for service, said in applied.items():
             if said.result == "ok":
-                del self._since[service]
-            if adoption := self._ours.get(service, 0):
+                self._since.pop(service, None)
+            adoption = self._ours.get(service, 0)
+            if adoption and said.adoption != adoption:
                 applied[service] = replace(said, adoption=adoption)
         if self._failed and not self._failures:
             self._failing_since = now
         self._failures = self._failures + 1 if self._failed else 0
         return Pass(applied, tuple(notes), self._wake_in_s(applied))
+
+    def calm(self, wanted: Mapping[str, Desired]) -> bool:
+        """Was all of this very mapping found as it should be, when it was looked at last?"""
+        return self._calm is wanted
 
     @property
     def stuck(self) -> str:
@@ -135,27 +141,41 @@ class Sync:
 
     # ---- one batch
 
-    async def _part(self, wanted: dict[str, Desired]) -> tuple[dict[str, Applied], list[Note]]:
+    async def _part(self, wanted: Mapping[str, Desired]) -> tuple[dict[str, Applied], list[Note]]:
         try:
             actual, bugs = await self._read(wanted.values())
         except (OSError, TimeoutError) as error:
             self._failed = reason = say("read", error)
             gone = isinstance(error, ConnectionRefusedError | FileNotFoundError)
+            for service, desired in wanted.items():
+                self._doubt(service, desired)
             return {s: Applied(0, "transient", reason, gone=gone) for s in wanted}, []
-        broken = {s: Applied(0, "terminal", bugs[d.name], d.stamp) for s, d in wanted.items() if d.name in bugs}
-        wanted = {s: d for s, d in wanted.items() if s not in broken}
+        broken: dict[str, Applied] = {}
+        if bugs:
+            broken = {s: Applied(0, "terminal", bugs[d.name], d.stamp) for s, d in wanted.items() if d.name in bugs}
+        well: dict[str, Applied] = {}
+        unsettled: dict[str, Desired] = {}
         for service, desired in wanted.items():
-            self._look(service, actual.get(desired.name))
-        judged = {s: self._judge(d, actual.get(d.name)) for s, d in wanted.items()}
-        judged |= await self._confirm(wanted, actual, judged)
+            known, found = self._well.get(service), actual.get(desired.name)
+            if known is not None and known[0] is desired and known[1] == found:
+                well[service] = known[2]
+                continue
+            self._doubt(service, desired)
+            if service not in broken:
+                unsettled[service] = desired
+                self._look(service, found)
+        if not unsettled and not broken:
+            return well, []
+        judged = {s: self._judge(d, actual.get(d.name)) for s, d in unsettled.items()}
+        judged |= await self._confirm(unsettled, actual, judged)
         changes = {s: j for s, j in judged.items() if isinstance(j, Change)}
-        applied = broken | {s: j for s, j in judged.items() if isinstance(j, Applied)}
+        applied = well | broken | {s: j for s, j in judged.items() if isinstance(j, Applied)}
         if not changes:
             return applied, []
         begun = _now()
-        written, notes = await self._write(changes)
-        self.on_write(changes, written, _now() - begun)
-        return applied | written, notes
+        became, notes = await self._write(changes)
+        self.on_write(changes, became, _now() - begun)
+        return applied | became, notes
 
     async def _read(self, wanted: Iterable[Desired]) -> tuple[Mapping[str, Actual], Mapping[str, str]]:
         return await self._calls.read(self.driver, [desired.name for desired in wanted])
@@ -209,7 +229,10 @@ class Sync:
         self._last[desired.service] = desired
         closed = {a.site for a in desired.answers} - {a.site for a in desired.answers if a.weight > 0}
         sessions = {site: n for site, n in sorted(actual.sessions.items()) if site in closed}
-        return Applied(desired.generation, "ok", "", desired.stamp, sessions=sessions)
+        adoption = self._ours.get(desired.service, 0)
+        said = Applied(desired.generation, "ok", "", desired.stamp, sessions=sessions, adoption=adoption)
+        self._well[desired.service] = (desired, actual, said)
+        return said
 
     async def _confirm(
         self, wanted: dict[str, Desired], actual: Mapping[str, Actual], judged: Mapping[str, Applied | Change]
@@ -265,7 +288,8 @@ class Sync:
             actual = after.get(name)
             applied[service] = said = self._outcome(change, actual, result, reason)
             if said.result == "ok":
-                notes.append(self._written(change))
+                again = relation(change.expect, change.fence) is Relation.SAME
+                notes.append(written(self.driver.name, change.desired, again))
         return applied, notes
 
     def _outcome(self, change: Change, actual: Actual | None, result: Result, reason: str) -> Applied:
@@ -295,6 +319,20 @@ class Sync:
         op = f"{desired.stamp}.{self._run}-{self._writes}"
         return Fence(self._incarnation, desired.generation, op)
 
+    def _date(self, service: str, desired: Desired, now: float) -> None:
+        """Since when has this generation not been seen applied?"""
+        known = self._well.get(service)
+        if known is not None and known[0] is desired:
+            return
+        if self._since.get(service, (-1, 0.0))[0] != desired.generation:
+            self._since[service] = (desired.generation, now)
+
+    def _doubt(self, service: str, desired: Desired) -> None:
+        """It may not be as it was found before."""
+        self._doubted = True
+        self._well.pop(service, None)
+        self._date(service, desired, _now())
+
     def _waits(self, service: str) -> bool:
         """A deputy whose turn has not come."""
         return self._turn_in_s(service) > 0
@@ -319,36 +357,19 @@ class Sync:
         if old_s > 0:
             self.old_until[service] = max(self.old_until.get(service, 0.0), _now() + old_s)
 
-    def _written(self, change: Change) -> Note:
-        desired = change.desired
-        fixed = relation(change.expect, change.fence) is Relation.SAME
-        text = f"generation {desired.generation} ({desired.stamp})"
-        if fixed:
-            text += ": somebody else had changed the answers, put right"
-        kind = "repaired" if fixed else "applied"
-        return Note(kind, desired.service, self.driver.name, text, desired.decision)
-
-    def _changes(self, applied: Mapping[str, Applied]) -> list[Note]:
-        """Alarms when they begin and end, not with each pass."""
-        notes = []
-        for service, said in applied.items():
-            bad = said.result if said.result in ("ahead", "manual", "foreign", "terminal") else ""
-            before = self._results.get(service, "")
-            if bad and bad != before:
-                text = f"{bad}: {said.reason}"
-                notes.append(Note("alarm", service, self.driver.name, text, decision_of(said.decision)))
-            elif before and not bad and said.result == "ok":
-                notes.append(Note("cleared", service, self.driver.name, before, decision_of(said.decision)))
-            if bad or said.result == "ok":
-                self._results[service] = bad
-        return notes
-
     def _wake_in_s(self, applied: Mapping[str, Applied]) -> float:
         if self._failures:
             wait_s: float = min(FIRST_RETRY_S * 2.0 ** min(self._failures - 1, 9), READ_BACK_S)
             return wait_s * (0.75 + 0.5 * self._rng.random())
         turns = [self._turn_in_s(s) for s, a in applied.items() if a.result != "ok" and self._waits(s)]
         return min([READ_BACK_S, *turns])
+
+
+def _batches(wanted: Mapping[str, Desired], size: int) -> Iterable[Mapping[str, Desired]]:
+    if len(wanted) <= size:
+        return [wanted] if wanted else []
+    services = list(wanted)
+    return [{s: wanted[s] for s in services[start : start + size]} for start in range(0, len(services), size)]
 
 
 def _unheard(changes: Mapping[str, Change], applied: Mapping[str, Applied], took_s: float) -> None:
@@ -369,15 +390,5 @@ def _id(desired: Desired) -> tuple[int, str]:
     return desired.generation, desired.stamp
 
 
-def say(what: str, error: BaseException) -> str:
-    cut_off = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
-    return f"{what}: {str(error) or cut_off}"
-
-
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def decision_of(stamp: str) -> str:
-    """The id in what a fence says of a decision: "d-7" of "d-7-3fd2a1"."""
-    return "-".join(stamp.split("-")[:2])

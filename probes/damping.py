@@ -71,11 +71,16 @@ class Damper:
         """Is it settled that nothing comes back? False also while nothing is settled."""
         return self._seen is False
 
-    def feed(self, sample: Sample, sight: bool = True) -> None:
-        """Count one sample. `sight`: did anything else answer while the target was silent?"""
+    def feed(self, sample: Sample, sight: bool = True) -> bool:
+        """Count one sample. `sight`: did anything else answer while the target was silent? Returns whether there may
+        be something else to say of the target now."""
+        if self.health is Health.UP and sample.passed and not self._fails and self.answered and sample.answered:
+            last, self._last_pass = self._last_pass, sample  # as nearly always: it goes on being well
+            self.reason, self._against = sample.reason, 0
+            return last is None or _shown(last) != _shown(sample)
         if sample.broken:
             self.restart(sample.reason)
-            return
+            return True
         self._count_answer(sample.answered)
         before = self.health
         self._count(sample.passed)
@@ -86,6 +91,7 @@ class Damper:
             self.reason = sample.reason
         if sample.passed:
             self._last_pass = sample
+        return True
 
     def observation(self, target: str) -> Observation:
         """What to say of `target`. Warning, position and lag are those of the last pass, while it is UP."""
@@ -137,6 +143,11 @@ class Damper:
             self._against += 1
             if self._against >= (self.rise if answered else self.fall):
                 self._seen, self._against = answered, 0
+
+
+def _shown(sample: Sample) -> tuple[str, str, float | None, float | None]:
+    """What an observation repeats of the last pass."""
+    return sample.reason, sample.warning, sample.position, sample.lag_s
 
 
 def damp(samples: str, start: Health = Health.UP, fall: int = 3, rise: int = 5, clear: int = 10) -> str:

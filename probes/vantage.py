@@ -35,7 +35,7 @@ REFERENCES = "refs"  # the shard of the targets of site ""
 SHARD_TARGETS = 100  # in a shard, about: it is written whole when one of them changes
 
 
-class _Watch:
+class Watch:
     """One target under watch."""
 
     __slots__ = (
@@ -77,11 +77,11 @@ class Vantage:
         self._reporter = reporter
         self.freshness_s = freshness_s
         self._wanted: tuple[Target, ...] | None = tuple(targets)
-        self._watches: dict[str, _Watch] = {}
-        self._references: list[_Watch] = []
+        self._watches: dict[str, Watch] = {}
+        self._references: list[Watch] = []
         self._wheel = Wheel(site)
-        self._results: list[tuple[_Watch, int, Sample]] = []
-        self._shards: dict[str, list[_Watch]] = {}
+        self._results: list[tuple[Watch, int, Sample]] = []
+        self._shards: dict[str, list[Watch]] = {}
         self._changed: dict[str, None] = {}  # shards to put
         self._sight = Sight()
         self._asked: frozenset[str] = frozenset()  # references that are probed fast until the latest look is answered
@@ -97,41 +97,45 @@ class Vantage:
     async def run(self) -> None:
         """Probe and report until cancelled; then cancel the probes that run. Prober and reporter are the caller's
         to close. What a prober or reporter raises ends the loop: a vantage that cannot work must be silent."""
-        loop = asyncio.get_running_loop()
+        turns = _Turns(self.step)
+        self._wake = turns.ask
         try:
-            while True:
-                woken: asyncio.Future[None] = loop.create_future()
-                self._wake = _setter(woken)
-                due_s = self.step(loop.time())
-                alarm = loop.call_at(due_s, self._wake)
-                try:
-                    await woken
-                finally:
-                    alarm.cancel()
+            turns.ask()
+            await turns.failed
         finally:
             self._wake = _nothing
+            turns.end()
             for watch in self._watches.values():
                 _stop(watch)
 
     def step(self, now_s: float) -> float:
         """Do what is due at `now_s` (the loop's clock) and return when something is due next."""
         self._notice_sleep(now_s)
-        self._take_targets(now_s)
-        self._take_results(now_s)
+        if self._wanted is not None:
+            self._take_targets(self._wanted, now_s)
+        if self._results:
+            self._take_results(now_s)
         beat = now_s >= self._beat_s
         if beat:
             self._give_up(now_s)
         for id_ in self._wheel.pop(now_s):
             self._begin(self._watches[id_], now_s)
-        blind = len(self._references) >= 2 and all(watch.damper.silent for watch in self._references)
+        blind = self._sees_nothing()
         turned, self.blind = blind != self.blind, blind
-        self._put()
+        if self._changed:
+            self._put()
         if beat or turned:
             self._reporter.beat(blind)
             self._beat_s = now_s + BEAT_S
         next_s = self._wheel.next_s()
-        due_s = self._beat_s if next_s is None else min(next_s, self._beat_s)
+        due_s = self._beat_s if next_s is None or next_s > self._beat_s else next_s
         return max(due_s, now_s + TICK_S)
+
+    def _sees_nothing(self) -> bool:
+        for watch in self._references:
+            if not watch.damper.silent:
+                return False
+        return len(self._references) >= 2
 
     def _notice_sleep(self, now_s: float) -> None:
         """After a gap nothing is known: neither what was seen before it nor what was under way."""
@@ -143,11 +147,9 @@ class Vantage:
             self._restart(watch, SLEPT)
             self._add(watch.target, now_s)  # spread anew: all of them are overdue at once
 
-    def _take_targets(self, now_s: float) -> None:
+    def _take_targets(self, targets: Iterable[Target], now_s: float) -> None:
         """Bring what is watched to what is wanted."""
-        if self._wanted is None:
-            return
-        wanted, self._wanted = {target.id: target for target in self._wanted}, None
+        wanted, self._wanted = {target.id: target for target in targets}, None
         old, self._watches = self._watches, {}
         for id_, target in sorted(wanted.items()):
             watch = old.get(id_)
@@ -155,7 +157,7 @@ class Vantage:
                 del old[id_]
                 self._retune(watch, target)
             else:
-                watch = _Watch(target, self._sight.look)
+                watch = Watch(target, self._sight.look)
             self._watches[id_] = watch
         for watch in old.values():
             _stop(watch)
@@ -203,19 +205,20 @@ class Vantage:
                 self._count(watch, sample, now_s)
             self._ended(watch, now_s)
 
-    def _count(self, watch: _Watch, sample: Sample, now_s: float) -> None:
+    def _count(self, watch: Watch, sample: Sample, now_s: float) -> None:
         if watch.reference and sample.answered and not sample.broken:
             self._sight.answered(watch.began_s, watch.look)
         silent = not sample.answered and not sample.broken and len(self._references) >= 2
         shown = watch.doubt_s is not None and watch.look.shows(watch.doubt_s, watch.began_s)
-        watch.damper.feed(sample, sight=shown or not silent)
+        news = watch.damper.feed(sample, sight=shown or not silent)
         if not silent or watch.damper.health is Health.DOWN:
             watch.doubt_s = None
         elif shown or watch.doubt_s is None:  # each further failure needs sight of its own
             watch.doubt_s = min(now_s, watch.began_s + watch.target.timeout_s / 2)
             if not self._sight.covers(watch.doubt_s):
                 self._ask_references(watch.doubt_s, now_s)
-        self._refresh(watch)
+        if news:
+            self._refresh(watch)
 
     def _ask_references(self, since_s: float, now_s: float) -> None:
         """Probe a few references of each site at once, rather those that answered lately, and quick ones. One that
@@ -232,7 +235,7 @@ class Vantage:
         self._sight.asked(first_s)
         self._asked = frozenset(id_ for of_site in found.values() for id_ in of_site)
 
-    def _ended(self, watch: _Watch, now_s: float) -> None:
+    def _ended(self, watch: Watch, now_s: float) -> None:
         asked = not self._sight.look.answered and watch.target.id in self._asked
         self._wheel.ended(watch.target.id, now_s, watch.damper.fast or asked)
 
@@ -246,7 +249,7 @@ class Vantage:
                 self._restart(watch, NO_RESULT)
                 self._ended(watch, now_s)
 
-    def _begin(self, watch: _Watch, now_s: float) -> None:
+    def _begin(self, watch: Watch, now_s: float) -> None:
         watch.number += 1
         watch.began_s, watch.look = now_s, self._sight.look
         number = watch.number
@@ -259,8 +262,6 @@ class Vantage:
 
     def _put(self) -> None:
         """Whole shards, of which something changed; one that has no targets any more is put as empty."""
-        if not self._changed:
-            return
         changed, self._changed = sorted(self._changed), {}
         for shard in changed:
             self._reporter.put(shard, [watch.observation for watch in self._shards.get(shard, ())])
@@ -268,25 +269,25 @@ class Vantage:
     def _add(self, target: Target, now_s: float) -> None:
         self._wheel.add(target.id, target.interval_s, target.fast_interval_s, target.jitter, now_s)
 
-    def _retune(self, watch: _Watch, target: Target) -> None:
+    def _retune(self, watch: Watch, target: Target) -> None:
         """The same check with other counts or intervals: what is known of it stands."""
         watch.target = target
         watch.damper.fall, watch.damper.rise, watch.damper.clear = target.fall, target.rise, target.clear
         self._wheel.retune(target.id, target.interval_s, target.fast_interval_s, target.jitter)
 
-    def _restart(self, watch: _Watch, reason: str) -> None:
+    def _restart(self, watch: Watch, reason: str) -> None:
         watch.damper.restart(reason)
         watch.doubt_s = None
         self._refresh(watch)
 
-    def _refresh(self, watch: _Watch) -> None:
+    def _refresh(self, watch: Watch) -> None:
         observation = watch.damper.observation(watch.target.id)
         if observation != watch.observation:
             watch.observation = observation
             self._changed[watch.shard] = None
 
 
-def _stop(watch: _Watch) -> bool:
+def _stop(watch: Watch) -> bool:
     """Cancel the probe that is running, if any. Was there one?"""
     cancel, watch.cancel = watch.cancel, None
     if cancel is not None:
@@ -304,12 +305,46 @@ def _same_check(one: Target, other: Target) -> bool:
     )
 
 
-def _setter(future: asyncio.Future[None]) -> Callable[[], None]:
-    def wake() -> None:
-        if not future.done():
-            future.set_result(None)
+class _Turns:
+    """Calls `step` when it is due and when it is asked for, on the running loop: by plain callbacks, because to wake a
+    task for each would cost more than the step itself. `failed`: what `step` raised; then there are no more turns."""
 
-    return wake
+    def __init__(self, step: Callable[[float], float]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._step = step
+        self._alarm: asyncio.TimerHandle | None = None
+        self._due_s = 0.0  # of the alarm
+        self._asked: asyncio.Handle | None = None
+        self.failed: asyncio.Future[None] = self._loop.create_future()
+
+    def ask(self) -> None:
+        """A turn soon; what comes until then is taken by the same one."""
+        if self._asked is None:
+            self._asked = self._loop.call_soon(self._turn)
+
+    def end(self) -> None:
+        for handle in (self._alarm, self._asked):
+            if handle is not None:
+                handle.cancel()
+
+    def _ring(self) -> None:
+        self._alarm = None
+        if self._asked is None:
+            self._turn()
+
+    def _turn(self) -> None:
+        self._asked = None
+        try:
+            due_s = self._step(self._loop.time())
+        except Exception as error:
+            self.end()
+            if not self.failed.done():
+                self.failed.set_exception(error)
+            return
+        if self._alarm is None or due_s != self._due_s:
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._due_s, self._alarm = due_s, self._loop.call_at(due_s, self._ring)
 
 
 def _nothing() -> None:

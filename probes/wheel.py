@@ -2,8 +2,8 @@
 target at once. Pure: time goes in as a float (seconds of the caller's clock), ids come out.
 
 First starts are spread over the interval by the golden ratio: however many targets come and go, they are never
-bunched. The jitter of the nth probe of a target is a hash of both and of the wheel's salt (the vantage's site): equal
-inputs give equal times, and two vantages do not knock at the same door in step.
+bunched. The jitter of a target's probes is a sequence that begins with a hash of its id and of the wheel's salt (the
+vantage's site): equal inputs give equal times, and two vantages do not knock at the same door in step.
 """
 
 from __future__ import annotations
@@ -12,18 +12,24 @@ import heapq
 from hashlib import blake2b
 
 _GOLDEN = 0.6180339887498949
+_FACTOR, _STEP = 6364136223846793005, 1442695040888963407  # Knuth's generator (MMIX), modulo 2**64
 
 
 class _Entry:
-    __slots__ = ("began_s", "count", "due_s", "fast_interval_s", "interval_s", "jitter")
+    __slots__ = ("began_s", "drawn", "due_s", "fast_interval_s", "interval_s", "jitter")
 
-    def __init__(self, interval_s: float, fast_interval_s: float, jitter: float) -> None:
+    def __init__(self, interval_s: float, fast_interval_s: float, jitter: float, seed: int) -> None:
         self.interval_s = interval_s
         self.fast_interval_s = fast_interval_s
         self.jitter = jitter
         self.began_s = 0.0
-        self.count = 0  # probes begun
+        self.drawn = seed  # of its jitter, the last number
         self.due_s: float | None = None  # None: running
+
+    def next_interval_s(self) -> float:
+        """With jitter: another one each time."""
+        self.drawn = (self.drawn * _FACTOR + _STEP) % 2**64
+        return self.interval_s * (1.0 + self.jitter * (self.drawn / 2**63 - 1.0))
 
 
 class Wheel:
@@ -39,7 +45,8 @@ class Wheel:
 
     def add(self, id_: str, interval_s: float, fast_interval_s: float, jitter: float, now_s: float) -> None:
         """A target, new or known, that is not running: first due somewhere in the next interval."""
-        entry = _Entry(interval_s, fast_interval_s, jitter)
+        seed = int.from_bytes(blake2b(f"{self._salt}/{id_}".encode(), digest_size=8).digest())
+        entry = _Entry(interval_s, fast_interval_s, jitter, seed)
         self._entries[id_] = entry
         self._added += 1
         self._schedule(id_, entry, now_s + interval_s * (self._added * _GOLDEN % 1.0))
@@ -55,18 +62,19 @@ class Wheel:
     def pop(self, now_s: float) -> list[str]:
         """Those that are due, in order. They are running from now on, until `ended`."""
         due = []
-        while (next_s := self.next_s()) is not None and next_s <= now_s:
-            _, _, id_ = heapq.heappop(self._heap)
-            entry = self._entries[id_]
-            entry.began_s, entry.due_s = now_s, None
-            entry.count += 1
-            due.append(id_)
+        while self._heap and self._heap[0][0] <= now_s:
+            due_s, _, id_ = heapq.heappop(self._heap)
+            entry = self._entries.get(id_)
+            if entry is not None and entry.due_s == due_s:
+                entry.began_s, entry.due_s = now_s, None
+                due.append(id_)
         return due
 
     def ended(self, id_: str, now_s: float, fast: bool) -> None:
         """The probe has ended: the next is due an interval after its start, but not before now."""
         entry = self._entries[id_]
-        interval_s = entry.fast_interval_s if fast else entry.interval_s * self._stretch(id_, entry)
+        # Fast re-checks have no jitter: the bound on detection counts them in full.
+        interval_s = entry.fast_interval_s if fast else entry.next_interval_s()
         self._schedule(id_, entry, max(now_s, entry.began_s + interval_s))
 
     def hasten(self, id_: str, now_s: float) -> None:
@@ -90,8 +98,3 @@ class Wheel:
         entry.due_s = due_s
         self._order += 1
         heapq.heappush(self._heap, (due_s, self._order, id_))
-
-    def _stretch(self, id_: str, entry: _Entry) -> float:
-        """1 +- jitter. Fast re-checks have none: the bound on detection counts them in full."""
-        digest = blake2b(f"{self._salt}/{id_}/{entry.count}".encode(), digest_size=8).digest()
-        return 1.0 + entry.jitter * (int.from_bytes(digest) / 2**63 - 1.0)

@@ -17,11 +17,14 @@ import heapq
 import math
 import sys
 from asyncio import events
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextvars import Context
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from types import TracebackType
 from typing import Any, TypeVar, TypeVarTuple, cast
 
+from chaos.worlds.node_loop import Due, NodeLoop, unseen
+
+__all__ = ["Kernel", "NodeLoop", "Stuck"]
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -34,139 +37,6 @@ class Stuck(RuntimeError):
     """Time does not get on: too many callbacks at one instant, or nothing left that could end a wait."""
 
 
-class NodeLoop(asyncio.AbstractEventLoop):
-    """One node's event loop: what tasks, futures, sleep, timeout, Event and Queue need, and nothing else.
-
-    Sockets, signals, executors and subprocesses raise NotImplementedError. `time()` is the node's own
-    monotonic clock: offset_s + rate * kernel time, in seconds. Get one from Kernel.loop().
-    """
-
-    def __init__(self, kernel: Kernel, name: str, offset_s: float, rate: float) -> None:
-        self.name = name
-        self.kernel = kernel
-        self.alive = True
-        self.paused = False
-        self._offset_s = offset_s
-        self._rate = rate
-        self._held: list[asyncio.Handle] = []
-        self._tasks: list[asyncio.Task[Any]] = []
-        self._prune_at = 64
-        self._named = 0
-
-    def __repr__(self) -> str:
-        return f"<NodeLoop {self.name} t={self.time():.3f}>"
-
-    # --- faults ---
-
-    def pause(self) -> None:
-        """As SIGSTOP: nothing runs, and time goes on; what falls due is held back."""
-        self.paused = True
-
-    def resume(self) -> None:
-        """As SIGCONT: what was held back runs now, in the order in which it fell due."""
-        if self.paused and self.alive:
-            self.paused = False
-            held, self._held = self._held, []
-            for handle in held:
-                self.kernel._push(self.kernel.now, handle, self)
-
-    def kill(self) -> None:
-        """As SIGKILL: nothing of this node ever runs again, its `finally` blocks neither.
-
-        Its tasks stay referenced, or garbage collection would run those blocks after death.
-        """
-        self.alive = False
-
-    def is_closed(self) -> bool:
-        """True once killed: nobody need deliver anything here."""
-        return not self.alive
-
-    def is_running(self) -> bool:
-        return events._get_running_loop() is self
-
-    def ask(self, question: Callable[[], T]) -> T:
-        """Call something at once as if on this node, on its clock: to look at its state between runs."""
-        before = events._get_running_loop()
-        events._set_running_loop(self)
-        try:
-            return question()
-        finally:
-            events._set_running_loop(before)
-
-    # --- what asyncio asks of a loop ---
-
-    def time(self) -> float:
-        return self._offset_s + self._rate * self.kernel.now
-
-    def get_debug(self) -> bool:
-        return False
-
-    def call_soon(
-        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
-    ) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
-        self.kernel._push(self.kernel.now, handle, self)
-        return handle
-
-    def call_soon_threadsafe(
-        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
-    ) -> asyncio.Handle:
-        return self.call_soon(callback, *args, context=context)
-
-    def call_later(
-        self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        return self.call_at(self.time() + delay, callback, *args, context=context)
-
-    def call_at(
-        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
-        self.kernel._push(self._kernel_time(when), handle, self)
-        return handle
-
-    def _kernel_time(self, when: float) -> float:
-        """The first kernel time at which time() >= when: a timer that fires one ulp early would re-arm itself
-        at the same instant for ever."""
-        at = max((when - self._offset_s) / self._rate, self.kernel.now)
-        while self._offset_s + self._rate * at < when:
-            at = math.nextafter(at, math.inf)
-        return at
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """asyncio tells of each cancelled timer; the kernel skips it when its turn comes."""
-
-    def create_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self)
-
-    def create_task(
-        self,
-        coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
-        *,
-        name: object = None,
-        context: Context | None = None,
-    ) -> asyncio.Task[T]:
-        if name is None:  # asyncio's own counter goes on from run to run
-            self._named += 1
-            name = f"{self.name}-{self._named}"
-        task: asyncio.Task[T] = asyncio.Task(cast(Any, coro), loop=self, name=str(name), context=context)
-        if len(self._tasks) >= self._prune_at:
-            self._tasks = [each for each in self._tasks if not each.done() or _unseen(each)]
-            self._prune_at = 2 * len(self._tasks) + 64
-        self._tasks.append(task)
-        return task
-
-    def get_task_factory(self) -> None:
-        return None
-
-    def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Called by asyncio for what nobody else can catch; raised at the end of the run."""
-        error = context.get("exception")
-        if not isinstance(error, BaseException):
-            error = RuntimeError(str(context.get("message")))
-        self.kernel._failed(self, str(context.get("message")), error)
-
-
 class Kernel:
     """Runs the callbacks of all loops in the order of (time, time of asking). `now` is in seconds from 0."""
 
@@ -174,11 +44,12 @@ class Kernel:
         self.now = 0.0
         self.handles = 0  # how many callbacks ran, for benchmarks
         self._stuck_handles = stuck_handles
-        self._heap: list[tuple[float, int, asyncio.Handle, NodeLoop]] = []
+        self._heap: list[tuple[float, int, Due]] = []
+        self._ready: deque[Due] = deque()  # asked for at `now`, in order; what is in the heap for `now` may go before
         self._seq = 0
         self._loops: dict[str, NodeLoop] = {}
         self._dead: list[NodeLoop] = []
-        self._dropped: list[tuple[asyncio.Handle, NodeLoop]] = []
+        self._dropped: list[Due] = []
         self._generators: list[tuple[AsyncGenerator[Any, Any], NodeLoop]] = []
         self._errors: list[BaseException] = []
         self._closed = False
@@ -229,8 +100,9 @@ class Kernel:
         """Cancel every task, of killed nodes too, and run them to their end. Raises like run_until."""
         if self._closed:
             return
-        self._heap = [entry for entry in self._heap if entry[3] is not self._stage]  # no more faults
+        self._heap = [entry for entry in self._heap if entry[2]._loop is not self._stage]  # no more faults
         heapq.heapify(self._heap)
+        self._ready = deque(due for due in self._ready if due._loop is not self._stage)
         dead = [node for node in (*self._dead, *self._loops.values()) if not node.alive]
         living = [node for node in self._loops.values() if node.alive]
         for node in living:
@@ -240,14 +112,16 @@ class Kernel:
         # garbage collection, which would complain somewhere else.
         for node in dead:
             node.alive = True
+            node._runs = not node.paused
             node.resume()
-        for handle, node in self._dropped:
-            self._push(self.now, handle, node)
+        for due in self._dropped:
+            self._again(due)
         try:
             self._end(dead, raising=False)
         finally:
             self._closed = True
             self._heap.clear()
+            self._ready.clear()
             self._dropped.clear()
 
     def __enter__(self) -> Kernel:
@@ -265,9 +139,10 @@ class Kernel:
 
     # --- inside ---
 
-    def _push(self, when: float, handle: asyncio.Handle, node: NodeLoop) -> None:
-        self._seq += 1
-        heapq.heappush(self._heap, (when, self._seq, handle, node))
+    def _again(self, due: Due) -> None:
+        """What fell due earlier and could not run: now, after all that is due already."""
+        self._seq = due._seq = self._seq + 1
+        self._ready.append(due)
 
     def _failed(self, node: NodeLoop, message: str, error: BaseException) -> None:
         if not self._closed:
@@ -289,32 +164,41 @@ class Kernel:
         self._raise_errors(done)
 
     def _turn(self, until: float, done: asyncio.Future[Any] | None) -> None:
-        heap, pop = self._heap, heapq.heappop
+        heap, ready, pop = self._heap, self._ready, heapq.heappop
         current: NodeLoop | None = None
-        since, count = self.now, 0
-        while heap and heap[0][0] <= until and (done is None or not done.done()):
-            when, _, handle, node = pop(heap)
-            if handle._cancelled:
+        now = since = self.now
+        count = 0
+        while done is None or not done.done():
+            if ready and (not heap or heap[0][0] > now or heap[0][1] > ready[0]._seq):
+                when, due = now, ready.popleft()
+            elif heap and heap[0][0] <= until:
+                when, _, due = pop(heap)
+            else:
+                break
+            if due._cancelled:
                 continue
-            if not node.alive:
-                self._dropped.append((handle, node))
+            node = due._loop
+            if not node._runs:
+                (node._held if node.alive else self._dropped).append(due)
                 continue
-            if node.paused:
-                node._held.append(handle)
-                continue
-            if when > self.now:
-                self.now = when
             count += 1
-            if self.now - since >= PROGRESS_S:
-                self.handles += count
-                since, count = self.now, 0
-            elif count > self._stuck_handles:
-                self._push(when, handle, node)
-                raise Stuck(f"{count} callbacks without progress at t={self.now:.6f}, on {node.name!r}: {handle!r}")
+            if when > now:
+                self.now = now = when
+                if when - since >= PROGRESS_S:
+                    self.handles += count
+                    since, count = when, 0
+            if count > self._stuck_handles:
+                ready.appendleft(due)
+                raise Stuck(f"{count} callbacks without progress at t={self.now:.6f}, on {node.name!r}: {due!r}")
             if node is not current:
                 events._set_running_loop(None if node is self._stage else node)
                 current = node
-            handle._run()
+            try:
+                due._context.run(due._callback, *due._args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self._failed(node, f"exception in {due!r}", error)
         self.handles += count
 
     def _keep_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
@@ -327,7 +211,7 @@ class Kernel:
     def _raise_errors(self, done: asyncio.Future[Any] | None) -> None:
         for node in (*self._dead, *self._loops.values()):
             for task in node._tasks:
-                if task is not done and _unseen(task):
+                if task is not done and unseen(task):
                     error = task.exception()
                     assert error is not None
                     self._failed(node, f"nobody looked at the exception of {task.get_name()}", error)
@@ -367,8 +251,3 @@ async def _finalise(generator: AsyncGenerator[Any, Any]) -> None:
 
 def _unfinished(generator: AsyncGenerator[Any, Any]) -> bool:
     return cast(Any, generator).ag_frame is not None
-
-
-def _unseen(task: asyncio.Task[Any]) -> bool:
-    """Did the task end with an exception that nobody has retrieved?"""
-    return task.done() and not task.cancelled() and bool(cast(Any, task)._log_traceback)

@@ -33,12 +33,16 @@ class Checker:
         self._asked: dict[str, tuple[int, str, str]] = {}  # what was compared
         self._at: dict[str, float] = {}  # when to ask again
         self._tries: dict[str, int] = {}
+        self._quiet: tuple[Mapping[str, Desired] | None, float] = (None, 0.0)  # nothing is due for it before then
 
     async def step(
         self, wanted: Mapping[str, Desired], incarnation: str, probes: Sequence[Probe]
     ) -> tuple[float, list[str]]:
-        """One round. Returns after how many seconds the next is due, and the services whose `seen` changed."""
+        """One round. Returns after how many seconds the next is due, and the services whose `seen` changed. `wanted`
+        is not changed any more: what is wanted else is another mapping."""
         now = asyncio.get_running_loop().time()
+        if self._quiet[0] is wanted and now < self._quiet[1]:
+            return self._quiet[1] - now, []
         for service in [s for s in self._asked if s not in wanted]:
             for memory in (self.seen, self._asked, self._at, self._tries):
                 memory.pop(service, None)
@@ -65,14 +69,16 @@ class Checker:
                     self.seen[service] = seen
                     changed.append(service)
         now = asyncio.get_running_loop().time()
-        next_s = min((self._at[s] for s in wanted), default=now + LAST_S) - now
+        next_at = min((self._at[s] for s in wanted), default=now + AGAIN_S)
+        self._quiet = (wanted, next_at)
         # What is left over of a round that was too large waits a moment: others want the loop too.
-        return min(max(next_s, FIRST_S), LAST_S), changed
+        return max(next_at - now, FIRST_S), changed
 
     def broke(self, error: Exception) -> None:
         """A round ended in the middle: nothing that was seen before is known to be so still. All is asked again."""
         self.seen = {s: replace(seen, agrees=False, reason=bug(error)) for s, seen in self.seen.items()}
         self._at = dict.fromkeys(self._at, asyncio.get_running_loop().time())
+        self._quiet = (None, 0.0)
 
     def _plan(self, service: str, seen: Seen) -> None:
         now = asyncio.get_running_loop().time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 import dns.edns
 import dns.exception
@@ -10,7 +11,9 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
+import dns.rrset
 import dns.tsig
+from dns.rdataclass import IN
 from dns.rdatatype import RdataType
 from msgspec import Struct
 
@@ -55,7 +58,7 @@ async def ask_addresses(ask: Ask, server: str, name: str, rtype: str, probe: Pro
     """`ttl_s` is 0 where there are no addresses. Raises Silent."""
     reply = await ask_server(ask, server, name, rtype, probe.client, probe.key)
     rows = [rrset for rrset in reply.answer if rrset.rdtype == RdataType[rtype]]
-    addresses = sorted(str(ipaddress.ip_address(rdata.address)) for rrset in rows for rdata in rrset)
+    addresses = sorted(plain_address(rdata.address) for rrset in rows for rdata in rrset)
     ttl_s = max((rrset.ttl for rrset in rows), default=0)
     scopes = [option.scopelen for option in reply.options if isinstance(option, dns.edns.ECSOption)]
     regional = probe.key is not None or any(scope or not probe.scoped for scope in scopes)
@@ -66,12 +69,10 @@ async def ask_server(
     ask: Ask, server: str, name: str, rtype: str, client: Client | None, key: dns.tsig.Key | None = None
 ) -> dns.message.Message:
     """An authoritative answer. Raises Silent."""
-    options: list[dns.edns.Option] = []
-    if client is not None:
-        options.append(dns.edns.ECSOption(str(client.address), client.bits))
-    query = dns.message.make_query(
-        dns.name.from_text(name), rtype, use_edns=0, payload=1232, options=options, flags=0, id=0
-    )
+    query = dns.message.QueryMessage(id=0)
+    query.flags = 0
+    query.question.append(_question(name, rtype))
+    query.opt = _edns(client)
     whose = ""
     if key is not None:
         query.use_tsig(key)
@@ -88,3 +89,25 @@ async def ask_server(
     if not reply.flags & dns.flags.AA:
         raise Silent("not authoritative")
     return reply
+
+
+@lru_cache(maxsize=65536)
+def plain_address(text: str) -> str:
+    """The one way to write an address that may be written in more than one (RFC 5952)."""
+    return str(ipaddress.ip_address(text))
+
+
+@lru_cache(maxsize=1024)
+def _question(name: str, rtype: str) -> dns.rrset.RRset:
+    """Asked again and again, and slow to make."""
+    return dns.rrset.RRset(dns.name.from_text(name), IN, RdataType[rtype])
+
+
+@lru_cache(maxsize=1024)
+def _edns(client: Client | None) -> dns.rrset.RRset | None:
+    template = dns.message.QueryMessage(id=0)
+    options: list[dns.edns.Option] = []
+    if client is not None:
+        options.append(dns.edns.ECSOption(str(client.address), client.bits))
+    template.use_edns(0, payload=1232, options=options)
+    return template.opt

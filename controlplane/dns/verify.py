@@ -6,7 +6,6 @@ Needs no cluster: `survey` takes only a configuration.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from controlplane.dns import DRIVERS
 from controlplane.dns.ask import Ask
 from controlplane.dns.ask import ask as ask_sockets
 from controlplane.dns.fencing import Relation, relation
-from controlplane.dns.questions import Probe, Silent, Told, ask_addresses, ask_fence
+from controlplane.dns.questions import Probe, Silent, Told, ask_addresses, ask_fence, plain_address
 from controlplane.dns.regions import Client, Regions
 from controlplane.dns.server import endpoint, join
 from controlplane.documents import Seen
@@ -167,6 +166,8 @@ async def verify(
                     dead = str(silent)
                 return Seen(server, None, False, str(silent))
 
+    if len(services) == 1:
+        return {services[0].service: await one(services[0])}
     seen = await asyncio.gather(*[one(desired) for desired in services])
     return {desired.service: each for desired, each in zip(services, seen, strict=True)}
 
@@ -208,7 +209,7 @@ def _wrong(desired: Desired, rtype: str, region: str, told: Told) -> str:
         return where + "no answer"
     allowed = {a.address for a in rows}
     # An address may be written in more than one way (RFC 5952).
-    strange = sorted(set(told.addresses) - {str(ipaddress.ip_address(a)) for a in allowed})
+    strange = sorted(set(told.addresses) - {plain_address(a) for a in allowed})
     if strange:
         return where + f"answers {', '.join(strange)}"
     if told.ttl_s > desired.ttl_s:

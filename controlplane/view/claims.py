@@ -37,6 +37,10 @@ class Claims:
             self._since = {service: self._since.get(service, now) for service in claimed}
         return {*before, *found}
 
+    @property
+    def any_young(self) -> bool:
+        return bool(self._young)
+
     def young(self, service: str) -> bool:
         """Others may still have something to say of it."""
         return service in self._young

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from controlplane.documents import (
     AdoptedDoc,
@@ -30,6 +31,17 @@ Unknown = dict[str, Any]  # fields of a document that this version does not know
 
 _REWRITTEN = (AdoptedDoc, Desired, GovernorDoc, OverrideTimers, OverridesRev)
 _raw = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class Slot(Struct, frozen=True):
+    """Where the document of a key belongs: under `name` in `table`, or without a table the attribute `name`.
+
+    type_ None: nothing that is kept here. vantage: see Mirror.vantage."""
+
+    type_: type[Any] | None
+    table: dict[str, Any] | None
+    name: str
+    vantage: tuple[str, str] | None = None
 
 
 class Mirror:
@@ -61,6 +73,7 @@ class Mirror:
         self.applied: dict[str, AppliedDoc] = {}  # "<writer>/<site>/<driver>/<shard>"
         self.decisions: dict[str, DecisionDoc] = {}
         self.last_decision = 0  # the highest number of a decision ever seen
+        self._slots: dict[str, Slot] = {}
         self._singles: dict[str, tuple[str, type]] = {
             keys.config: ("config", Config),
             keys.leader: ("leader", LeaderDoc),
@@ -105,82 +118,82 @@ class Mirror:
             for item in snapshot.items
         )
 
-    def apply(self, event: KV | Delete) -> None:
+    @property
+    def complaint(self) -> str:
+        """About a document that cannot be read, the first of them, or ""."""
+        return "{}: {}".format(*min(self.unreadable.items())) if self.unreadable else ""
+
+    def apply(self, event: KV | Delete) -> Slot:
+        """Returns where its document belongs."""
         key = event.key
+        slot = self.slot(key)
         self.rev = max(self.rev, event.mod_rev)
         if isinstance(event, Delete):
-            self._put(key, None)
+            if key == self.keys.incarnation:
+                self.incarnation = ""
+            self._put(slot, None)
+            self._slots.pop(key, None)
             self.revisions.pop(key, None)
             self.unreadable.pop(key, None)
             self.unknown.pop(key, None)
-            return
+            return slot
+        self._slots[key] = slot
         try:
-            self._read(key, event.value)
+            self._read(key, slot, event.value)
         except (SchemaTooNew, msgspec.DecodeError, UnicodeDecodeError) as error:
             self.unreadable[key] = str(error)
-            return
-        self.unreadable.pop(key, None)
+            return slot
+        if self.unreadable:
+            self.unreadable.pop(key, None)
         self.revisions[key] = event.mod_rev
+        return slot
 
-    def _read(self, key: str, value: bytes) -> None:
+    def _read(self, key: str, slot: Slot, value: bytes) -> None:
         if key == self.keys.incarnation:
             self.incarnation = value.decode("ascii")
             return
-        type_ = self._type(key)
-        if type_ is None:
+        if slot.type_ is None:
             return
-        document: Any = decode(type_, value)
-        if type_ in _REWRITTEN:
-            more = unknown_fields(type_, value)
+        document: Any = decode(slot.type_, value)
+        if slot.type_ in _REWRITTEN:
+            more = unknown_fields(slot.type_, value)
             self.unknown.pop(key, None)
             if more:
                 self.unknown[key] = more
-        self._put(key, document)
+        self._put(slot, document)
 
-    def _type(self, key: str) -> type | None:
+    def slot(self, key: str) -> Slot:
+        """Looked up for every event: what is there is kept as long as the key is."""
+        return self._slots.get(key) or self._find(key)
+
+    def _find(self, key: str) -> Slot:
         if key in self._singles:
-            return self._singles[key][1]
-        for prefix, _, type_ in self._tables:
+            name, type_ = self._singles[key]
+            return Slot(type_, None, name)
+        for prefix, table, type_ in self._tables:
             if key.startswith(prefix):
-                return type_
-        where = self.vantage(key)
-        if where is None:
-            return None
-        return Shard if where[1] else Beat
+                return Slot(type_, table, key.removeprefix(prefix))
+        if key.startswith(self.keys.vantages):
+            parts = key.removeprefix(self.keys.vantages).split("/", 3)
+            vantage = "/".join(parts[:2])
+            if len(parts) == 3 and parts[2] == "beat":
+                return Slot(Beat, self.beats, vantage, (vantage, ""))
+            if len(parts) == 4 and parts[2] == "shard" and parts[3]:
+                return Slot(Shard, self.shards.setdefault(vantage, {}), parts[3], (vantage, parts[3]))
+        return Slot(None, None, "")
 
-    def _put(self, key: str, document: Any) -> None:
+    def _put(self, slot: Slot, document: Any) -> None:
         """Store the document, or with None forget it."""
-        if key == self.keys.incarnation:
-            self.incarnation = ""
-            return
-        if key in self._singles:
-            setattr(self, self._singles[key][0], document)
-            return
-        for prefix, table, _ in self._tables:
-            if key.startswith(prefix):
-                name = key.removeprefix(prefix)
-                _set(table, name, document)
-                if table is self.decisions:
-                    self.last_decision = max(self.last_decision, decision_number(name))
-                return
-        where = self.vantage(key)
-        if where is not None:
-            vantage, shard = where
-            if shard:
-                _set(self.shards.setdefault(vantage, {}), shard, document)
-            else:
-                _set(self.beats, vantage, document)
+        if slot.table is not None:
+            _set(slot.table, slot.name, document)
+            if slot.table is self.decisions:
+                self.last_decision = max(self.last_decision, decision_number(slot.name))
+        elif slot.name:
+            setattr(self, slot.name, document)
 
     def vantage(self, key: str) -> tuple[str, str] | None:
         """("<site>/<prober>", shard or "" for the beat) of a vantage's key; None for any other."""
-        if not key.startswith(self.keys.vantages):
-            return None
-        parts = key.removeprefix(self.keys.vantages).split("/", 3)
-        if len(parts) == 3 and parts[2] == "beat":
-            return f"{parts[0]}/{parts[1]}", ""
-        if len(parts) == 4 and parts[2] == "shard" and parts[3]:
-            return f"{parts[0]}/{parts[1]}", parts[3]
-        return None
+        return self.slot(key).vantage
 
 
 def unknown_fields(type_: type[Any], value: bytes) -> Unknown:

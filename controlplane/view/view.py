@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from controlplane.documents import AppliedDoc, DecisionDoc, Keys, LeaderDoc, NodeDoc, encode
+from controlplane.patience import Patience
 from controlplane.signal import Signal, together
 from controlplane.store import KV, Compacted, Delete, Put, Rewound, Store, StoreError, Txn
 from controlplane.view.claims import Claims
@@ -23,7 +24,8 @@ from policies.standing import effective
 from policies.topology import Config, Override
 from policies.world import Ahead, Carried, Desired, Slice
 
-TICK_S = 0.25  # how late the end of a beat or of an override may be noticed
+TICK_S = 0.25  # how late the end of an override may be noticed
+IDLE_S = 1.0  # between looks, at most
 CALL_S = 1.0  # patience with one write of the beat
 RETRY_S = 0.2
 
@@ -39,7 +41,8 @@ class View:
         self.synced = False
         self.inputs = Signal()  # something that a decision depends on
         self.news = Signal()  # configuration, desired, incarnation: what agents and vantages act on
-        self.leadership = Signal()  # the leader key or its beat
+        self.leadership = Signal()  # the leader key
+        self.leader_moved_at = 0.0  # the leader key or its beat
         self.batches = Signal()  # anything at all
         self.on_decision: list[Callable[[DecisionDoc, bool], None]] = []  # live: not from a snapshot
         self.on_applied: list[Callable[[str, AppliedDoc], None]] = []
@@ -199,6 +202,7 @@ class View:
 
     async def run(self) -> None:
         """Watch, beat and keep time until cancelled."""
+        self.pulse.start()
         await together(self._watch(), self._beat(), self._tick())
 
     async def _watch(self) -> None:
@@ -223,8 +227,7 @@ class View:
                 self.highest_rev = max(self.highest_rev, self.mirror.rev)
                 self.batches.set()
         finally:
-            aclose = getattr(batches, "aclose", None)
-            if aclose is not None:
+            if (aclose := getattr(batches, "aclose", None)) is not None:
                 await aclose()
 
     async def _same_history(self) -> None:
@@ -249,59 +252,60 @@ class View:
     async def _beat(self) -> None:
         while True:
             started = self.pulse.now()
-            unreadable = next((f"{key}: {why}" for key, why in sorted(self.mirror.unreadable.items())), "")
-            me = self.pulse.beat(unreadable)
+            me = self.pulse.beat(self.mirror.complaint)
             try:
-                async with asyncio.timeout(CALL_S):
+                with Patience(CALL_S):
                     await self._store.txn(Txn((), (Put(self.keys.node(me.node), encode(me)),)))
             except (StoreError, TimeoutError):
                 pass  # what counts is whether the beat comes back, not what the write said
             await asyncio.sleep(max(0.0, started + BEAT_S - self.pulse.now()))
 
     async def _tick(self) -> None:
-        """Stalls, and the ends of beats and overrides."""
+        """Stalls, which have to be noticed within the freshness window, and the ends of beats and overrides."""
         while True:
             self.pulse.tick()
             self.look()
-            await asyncio.sleep(TICK_S)
+            next_s = self.votes.next_end(self.freshness_s) - self.pulse.now()
+            if self._claims.any_young or self._endings.next_at < FOREVER:
+                next_s = TICK_S
+            await asyncio.sleep(min(max(next_s, TICK_S / 4), IDLE_S, self.freshness_s / 4))
 
     # --- events -----------------------------------------------------------------------------------------
 
     def _take(self, events: Sequence[KV | Delete], live: bool) -> None:
         """Apply events in order. live: they came from the watch, so the beats among them prove something."""
-        touched: dict[str, None] = {}
+        now, touched = self.pulse.now(), dict[str, None]()
         for event in events:
-            if live:
-                self.mirror.apply(event)
             key = event.key
-            where = self.mirror.vantage(key)
+            where = (self.mirror.apply(event) if live else self.mirror.slot(key)).vantage
             if where is not None:
                 touched[where[0]] = None
-                self._date(key, live)
+                self._date(key, live, now)
                 if not where[1]:
                     self._vantage_beat(where[0], live)
             elif key.startswith(self.keys.nodes):
-                self._date(key, live)
+                self._date(key, live, now)
                 self._node_beat(key, live)
             elif key in (self.keys.leader, self.keys.leader_beat):
-                self._arrived[key] = self.pulse.now()
-                self.leadership.set()
+                self._arrived[key] = self.leader_moved_at = now
+                if key == self.keys.leader:
+                    self.leadership.set()
             else:
                 self._document(event, live)
         for name in touched:
             beat, shards = self.mirror.beats.get(name), self.mirror.shards.get(name, {})
-            self.votes.see(name, beat, shards, self.pulse.now(), self.freshness_s)
+            self.votes.see(name, beat, shards, now, self.freshness_s)
         if self.votes.dirty:
             self.inputs.set()
 
-    def _date(self, key: str, live: bool) -> None:
+    def _date(self, key: str, live: bool, now: float) -> None:
         """A beat is dated by the newest own beat before it (see pulse.py); one from a snapshot may be old."""
         if key not in self.mirror.revisions and key not in self.mirror.unreadable:
             self._arrived.pop(key, None)
         elif live:
-            self._arrived[key] = self.pulse.now() if self.pulse.floor is None else self.pulse.floor
+            self._arrived[key] = now if self.pulse.floor is None else self.pulse.floor
         else:
-            self._arrived.setdefault(key, self.pulse.now())
+            self._arrived.setdefault(key, now)
 
     def _node_beat(self, key: str, live: bool) -> None:
         node = self.mirror.nodes.get(key.removeprefix(self.keys.nodes))

@@ -11,6 +11,7 @@ from policies.world import Desired, Vote
 from probes.target import Beat, Shard
 
 _OWN = int(Vote.OWN)
+FOREVER = float("inf")
 
 
 class Votes:
@@ -82,6 +83,11 @@ class Votes:
         if any(changed):
             self._choose()
             self.touch_all()
+
+    def next_end(self, freshness_s: float) -> float:
+        """When the next vantage will be silent, if its beat does not move again."""
+        ends = [eye.moved_at + freshness_s for eye in self.eyes.values() if eye.fresh and eye.moved_at is not None]
+        return min(ends, default=FOREVER)
 
     def cast(self, service: str) -> tuple[bytes, dict[str, str]]:
         """Slice.votes and Slice.reasons of a service."""

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from controlplane.documents import AppliedDoc, decode
-from tests.sim.test_cluster import twice
-from tests.sim.world import World, settled
+from tests.sim.setting import Story, twice
 
 
-def told_and_forgotten() -> World:
+def told_and_forgotten(w: Story) -> None:
     """The store is restored to a moment just before an agent's last document, which stays as it was."""
-    w = settled()
-    w.darken("site-a")
+    w.begin("dark", "site-a")
     w.run(20.0)
-    backup = w.store.snapshot()
-    key = w.keys.applied_by("site-b", "site-b", "embedded-site-b")
-    before = w.store._data[key].value
-    while w.store._data[key].value == before:
+    key = w.keys.applied_by("site-b", "site-b", "dns-site-b")
+    backup, before = w.store.snapshot(), w.entry(key)
+    while w.entry(key) == before:
         backup = w.store.snapshot()
         w.run(0.05)
-    w.store.restore(backup)
-    w.marks["told"] = w.run_until(lambda: w.store._data[key].mod_rev > backup.rev, 12.0)
-    assert decode(AppliedDoc, w.store._data[key].value).n > decode(AppliedDoc, before).n
-    return w
+    assert before is not None
+    w.restore(backup, 0.0)
+
+    def told() -> bool:
+        entry = w.store.entry(key)
+        return entry is not None and entry.mod_rev > backup.rev
+
+    w.marks["told"] = w.run_until(told, 12.0)
+    after = w.entry(key)
+    assert after is not None and decode(AppliedDoc, after).n > decode(AppliedDoc, before).n
 
 
 def test_a_restored_store_is_told_again() -> None:

@@ -4,41 +4,30 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from controlplane.documents import decode
-from policies.topology import Config
-from policies.world import Desired
-from tests.sim.setting import NAME, SITES, config
-from tests.sim.test_cluster import left, twice
-from tests.sim.world import World, settled
+from tests.sim.setting import NAME, SITES, Story, config, twice
 
 QUICK = config(soak_s=20.0, step_s=10.0, hold_s=5.0)
 
 
-def apply(w: World, cfg: Config) -> None:
-    w.kernel.run(w.operator.apply_config(cfg, []), "operator")
-
-
-def renamed() -> World:
+def renamed(w: Story) -> None:
     """The service gets another name in the configuration; its DNS name stays. Then its site dies."""
-    w = settled(QUICK)
     w.drain("site-a")
     w.run(5.0)
     www = QUICK.services["www"]
-    apply(w, replace(QUICK, services={"web": www}))
+    w.apply(replace(QUICK, services={"web": www}))
     w.run(20.0)
     w.marks["stayed"] = float(w.all_serve("site-b"))
     w.marks["notes"] = float(sum(len(node.notes) for node in w.nodes.values()))
     w.run(40.0)
     w.marks["later notes"] = float(sum(len(node.notes) for node in w.nodes.values()))
-    w.stopped.add(("site-b", "web"))
-    w.marks["left"] = w.run_until(left(w, "site-b"), 10.0)
+    w.begin("stopped", "site-b", "web")
+    w.marks["left"] = w.run_until(w.left("site-b"), 10.0)
     w.run(5.0)
-    return w
 
 
 def test_a_renamed_service_goes_on_where_it_was() -> None:
-    with twice(renamed) as w:
-        heir = decode(Desired, w.store._data[w.keys.service("web")].value)
+    with twice(renamed, QUICK) as w:
+        heir = w.now_desired("web")
         assert heir.name == NAME and heir.generation > 2, "generations of a name never go back"
         assert w.marks["stayed"] and w.marks["later notes"] == w.marks["notes"], "one service writes it, in peace"
         assert w.generations() == dict.fromkeys(SITES, heir.generation)
@@ -46,22 +35,20 @@ def test_a_renamed_service_goes_on_where_it_was() -> None:
         assert w.marks["left"] < 3.0
 
 
-def removed_and_back() -> World:
-    w = settled(QUICK)
-    apply(w, replace(QUICK, services={}))
+def removed_and_back(w: Story) -> None:
+    w.apply(replace(QUICK, services={}))
     w.run(10.0)
-    w.stopped.add(("site-a", "www"))
+    w.begin("stopped", "site-a", "www")
     w.run(20.0)
     w.marks["left in place"] = float(w.all_serve("site-a"))
-    apply(w, QUICK)
-    w.marks["left"] = w.run_until(left(w, "site-a"), 10.0)
-    w.stopped.clear()
+    w.apply(QUICK)
+    w.marks["left"] = w.run_until(w.left("site-a"), 10.0)
+    w.end_all()
     w.run(80.0)
-    return w
 
 
 def test_a_service_removed_and_added_again() -> None:
-    with twice(removed_and_back) as w:
+    with twice(removed_and_back, QUICK) as w:
         assert w.marks["left in place"], "nobody looks after it any more, and nothing is taken away"
         assert w.marks["left"] < 4.0
-        assert w.all_serve("site-a") and w.generations() == dict.fromkeys(SITES, w.desired().generation)
+        assert w.all_serve("site-a") and w.generations() == dict.fromkeys(SITES, w.now_desired().generation)

@@ -256,10 +256,24 @@ def test_a_node_can_be_asked_between_runs() -> None:
 
 def test_what_needs_the_real_world_is_refused() -> None:
     async def main() -> None:
-        await asyncio.to_thread(print)
+        await asyncio.open_connection("192.0.2.1", 80)
 
     with Kernel() as kernel, pytest.raises(NotImplementedError):
         kernel.run(main())
+
+
+def test_work_for_a_thread_is_done_at_once() -> None:
+    async def main() -> tuple[int, str]:
+        found = await asyncio.to_thread(sum, (1, 2))
+        try:
+            await asyncio.to_thread(int, "x")
+        except ValueError as error:
+            return found, str(error)[:7]
+        return found, ""
+
+    with Kernel() as kernel:
+        assert kernel.run(main()) == (3, "invalid")
+        assert kernel.now == 0.0
 
 
 def test_it_does_not_run_inside_another_loop() -> None:

@@ -15,10 +15,10 @@ from controlplane.dns.regions import Regions
 from controlplane.dns.table import Zone
 from controlplane.documents import AppliedDoc, Keys, decode, encode
 from controlplane.drivers import Driver
+from controlplane.notes import Note
 from controlplane.signal import Signal
 from controlplane.store import Put, Snapshot, Txn, Unavailable
 from controlplane.store.memory import MemoryStore
-from controlplane.sync import Note
 from policies.topology import Config, Dns, DnsDriver, Policy, Region, Service
 from policies.world import Answer, Desired
 

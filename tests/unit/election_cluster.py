@@ -10,6 +10,7 @@ from chaos.worlds.faulty_store import FaultyStore
 from chaos.worlds.loop import Kernel, NodeLoop
 from controlplane.documents import Keys, LeaderDoc, decode
 from controlplane.election import Election, State
+from controlplane.signal import Signal
 from controlplane.store import Delete, Put, Store, StoreError, Txn
 from controlplane.store.memory import MemoryStore
 
@@ -23,6 +24,8 @@ class SmallView:
         self.leader: LeaderDoc | None = None
         self.revisions: Mapping[str, int] = {}
         self.may_lead = True
+        self.leadership = Signal()
+        self.leader_moved_at = 0.0
         self._store = store
         self._key = KEYS.node(node)
         self._proof = -9.0  # when the newest returned beat was sent
@@ -53,6 +56,9 @@ class SmallView:
         self.revisions = {**self.revisions, key: mod_rev}
         if key == KEYS.leader:
             self.leader = decode(LeaderDoc, value) if value else None
+            self.leadership.set()
+        if key in (KEYS.leader, KEYS.leader_beat):
+            self.leader_moved_at = asyncio.get_running_loop().time()
         elif key == self._key and value:
             if self.current_for_s == 0:
                 self._since = asyncio.get_running_loop().time()

@@ -90,6 +90,7 @@ def test_cut_off_from_the_store_nothing_is_touched() -> None:
         assert actual is not None
         assert actual.answers == want(66).answers
         source.desired["www"] = want(1)
+        source.news.set()
         source.current = True
         await asyncio.sleep(1.3)
         actual = server.table.read(NAME)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from controlplane.dns.checker import AGAIN_S
 from controlplane.dns.embedded import EmbeddedDriver
 from controlplane.documents import Applied, AppliedDoc, Seen
-from controlplane.keeper import Keeper
-from controlplane.sync import Note
+from controlplane.lens import Lens
+from controlplane.notes import Note
 from policies.world import Desired
 from tests.unit.agent_world import World, address, virtual, want
 
@@ -60,14 +61,14 @@ def test_a_pass_that_breaks_takes_the_last_good_report_away() -> None:
 
 
 def test_a_first_pass_that_breaks_is_told_though_nothing_was_applied() -> None:
-    def wanted(keeper: Keeper) -> dict[str, Desired]:
+    def wanted(name: str, pool: bool, lens: Lens) -> dict[str, Desired]:
         raise KeyError("broken")
 
     async def body(world: World) -> None:
         world.start("site-c", {"dns-site-c": world.driver("site-c")})
         await asyncio.sleep(1)
         keeper = world.agents["site-c"].keepers["dns-site-c"]
-        world.agents["site-c"]._wanted = wanted  # type: ignore[method-assign]
+        world.agents["site-c"]._aims.of_driver = wanted  # type: ignore[method-assign]
         await world.decide(want(1))
         await asyncio.sleep(3)
         assert keeper.applied == {}
@@ -93,7 +94,7 @@ def test_a_round_of_questions_that_breaks_takes_the_last_good_answers_away() -> 
         await settled(world)
         checker = world.agents["site-c"].checkers[address("site-c")]
         whole, checker.step = checker.step, broken  # type: ignore[method-assign]
-        await asyncio.sleep(3)
+        await asyncio.sleep(AGAIN_S + 3)
         assert own(world) == Seen(address("site-c"), 1, False, BUG)
         checker.step = whole  # type: ignore[method-assign]
         await asyncio.sleep(3)

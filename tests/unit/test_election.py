@@ -9,6 +9,7 @@ import pytest
 from chaos.worlds.loop import Kernel
 from controlplane.documents import LeaderBeat, LeaderDoc, decode, encode
 from controlplane.election import Election, State
+from controlplane.signal import Signal
 from controlplane.store import Put, Txn
 from controlplane.store.memory import MemoryStore
 from tests.unit.election_cluster import KEYS, Cluster
@@ -231,6 +232,8 @@ class FixedView:
         self.revisions: Mapping[str, int] = {KEYS.leader: rev, KEYS.leader_beat: rev}
         self.current_for_s = 0.0
         self.may_lead = True
+        self.leadership = Signal()
+        self.leader_moved_at = 0.0
 
 
 def test_a_thief_needs_two_seconds_of_silence_and_a_settled_view(kernel: Kernel) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+from chaos.reading import shipped
 from controlplane.telemetry.metrics import METRICS
 from policies.standing import LADDER, RULES
 from policies.timers import TRANSITIONS
@@ -47,3 +48,9 @@ def test_the_page_of_metrics_is_the_generated_one() -> None:
     page = (DOCS / "metrics.md").read_text(encoding="utf-8")
     assert page == generator("make_metrics").page(), "run: python docs/make_metrics.py"
     assert all(f"| `{name}` | {metric.kind} |" in page for name, metric in METRICS.items())
+
+
+def test_the_page_of_scenarios_is_the_generated_one() -> None:
+    page = (DOCS / "scenarios.md").read_text(encoding="utf-8")
+    assert page == generator("make_scenarios").page(), "run: python docs/make_scenarios.py"
+    assert all(f"| `{name}` | " in page for name in shipped())

@@ -6,14 +6,22 @@ from collections.abc import Iterator
 
 import pytest
 
+from chaos.worlds.sim.node import SimNode
 from controlplane.telemetry.context import ids, traceparent
 from controlplane.telemetry.course import Attributes
 from controlplane.telemetry.metrics import Buckets
+from controlplane.telemetry.telemetry import Telemetry
 from policies.timing import worst_case
-from tests.sim.setting import SITES, WITNESS
-from tests.sim.world import SimNode, World, settled
+from tests.sim.setting import SITES, WITNESS, Story
 
 PHASES = ("detect", "decide", "apply", "verify", "ttl")
+
+
+class Metered(Story):
+    """One in which nodes measure."""
+
+    def telemetry_of(self, site: str) -> Telemetry:
+        return Telemetry(site, self.config.cluster)
 
 
 class Recorder:
@@ -36,7 +44,7 @@ class Recorder:
         return [span for span in self.spans if span[0] == name]
 
 
-def listen(w: World) -> dict[str, Recorder]:
+def listen(w: Metered) -> dict[str, Recorder]:
     found = {}
     for site, node in w.nodes.items():
         found[site] = node.telemetry._courses.spans = Recorder()
@@ -51,20 +59,21 @@ def phases(node: SimNode) -> dict[str, float]:
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    with settled() as w:
+def world() -> Iterator[Metered]:
+    with Metered() as w:
+        w.warm_up()
         yield w
 
 
-def fail_over(w: World, seconds: float = 45.0) -> dict[str, Recorder]:
+def fail_over(w: Metered, seconds: float = 45.0) -> dict[str, Recorder]:
     recorders = listen(w)
-    w.darken("site-a")
+    w.begin("dark", "site-a")
     w.run(seconds)
     return recorders
 
 
 def test_phases_are_measured_by_who_decided_and_within_their_bounds(
-    world: World, caplog: pytest.LogCaptureFixture
+    world: Metered, caplog: pytest.LogCaptureFixture
 ) -> None:
     fail_over(world)
     leader = world.nodes[world.leading()]
@@ -81,17 +90,17 @@ def test_phases_are_measured_by_who_decided_and_within_their_bounds(
     assert "telemetry failed" not in caplog.text
 
 
-def test_one_failover_is_one_trace(world: World) -> None:
+def test_one_failover_is_one_trace(world: Metered) -> None:
     recorders = fail_over(world)
     leader = recorders[world.leading()]
-    desired = world.desired()
+    desired = world.now_desired()
     assert desired.traceparent == traceparent(desired.stamp) and ids(desired.traceparent)
     assert set().union(*(r.traces for r in recorders.values())) == {desired.traceparent}
     told = {name: len(leader.named(name)) for name in ("detect", "quorum", "decide", "commit", "verify", "propagate")}
     assert told == {"detect": 3, "quorum": 1, "decide": 1, "commit": 1, "verify": 2, "propagate": 1}
     assert {span[3]["vantage"] for span in leader.named("detect")} == {"site-b", "site-c", WITNESS}
     applied = [span[3]["driver"] for r in recorders.values() for span in r.named("apply")]
-    assert sorted(map(str, applied)) == ["embedded-site-b", "embedded-site-c"], "one a driver that could be reached"
+    assert sorted(map(str, applied)) == ["dns-site-b", "dns-site-c"], "one a driver that could be reached"
     ((_, begin, end, about, error),) = leader.named("failover")
     assert (about["service"], about["site"], about["rule"], about["generation"], error) == (
         "www",
@@ -105,27 +114,27 @@ def test_one_failover_is_one_trace(world: World) -> None:
     assert all(begin <= b <= e <= end for _, b, e, _, _ in leader.spans)
 
 
-def test_nothing_is_followed_for_what_is_no_failover(world: World) -> None:
+def test_nothing_is_followed_for_what_is_no_failover(world: Metered) -> None:
     recorders = listen(world)
     world.drain("site-a")
     world.run(30.0)
-    assert world.desired().generation == 2 and world.desired().traceparent == ""
+    assert world.now_desired().generation == 2 and world.now_desired().traceparent == ""
     assert not any(r.spans for r in recorders.values())
     assert not any(phases(node) for node in world.nodes.values())
 
 
-def test_a_failover_that_is_overtaken_ends_there(world: World) -> None:
+def test_a_failover_that_is_overtaken_ends_there(world: Metered) -> None:
     recorders = fail_over(world, 8.0)
     leader = world.leading()
     assert not recorders[leader].named("failover"), "the old TTL is not over"
-    world.stopped.add(("site-b", "www"))
+    world.begin("stopped", "site-b", "www")
     world.run(6.0)
     ((*_, error),) = recorders[leader].named("failover")
     assert "overtaken" in error
     assert len(recorders[leader].traces) == 2, "the next one has a trace of its own"
 
 
-def test_a_node_that_stops_says_that_it_followed_no_further(world: World) -> None:
+def test_a_node_that_stops_says_that_it_followed_no_further(world: Metered) -> None:
     recorders = fail_over(world, 8.0)
     leader = world.leading()
     node = world.nodes[leader]

@@ -16,7 +16,7 @@ from msgspec import Struct
 from chaos.worlds.servers.process import Failed, Process, program
 
 READY_S = 15.0
-_ENV = {"ETCDCTL_API": "3"}
+ETCDCTL_ENV = {"ETCDCTL_API": "3"}
 
 
 class Tls(Struct, frozen=True):
@@ -191,17 +191,21 @@ class EtcdCluster:
             )
         self.start()
 
+    def ctl(self, at: EtcdMember, *argv: str) -> list[str]:
+        """The command line of an etcdctl that asks one member, from where it is."""
+        tls = self.client_tls or at.address.tls
+        inside = [program("ip"), "netns", "exec", at.address.netns] if at.address.netns else []
+        files = ["--cacert", str(tls.ca), "--cert", str(tls.cert), "--key", str(tls.key)] if tls else []
+        return [*inside, program("etcdctl"), "--endpoints", at.url, "--dial-timeout", "1s", *files, *argv]
+
     def etcdctl(
         self, *argv: str, member: EtcdMember | None = None, timeout: str = "1s", check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run it against one member, by default the first that lives. check: raises Failed with what it said."""
         at = member or next((m for m in self.members.values() if m.alive), next(iter(self.members.values())))
-        tls = self.client_tls or at.address.tls
-        inside = [program("ip"), "netns", "exec", at.address.netns] if at.address.netns else []
-        files = ["--cacert", str(tls.ca), "--cert", str(tls.cert), "--key", str(tls.key)] if tls else []
-        call = [program("etcdctl"), "--endpoints", at.url, "--command-timeout", timeout, "--dial-timeout", "1s", *files]
+        call = self.ctl(at, "--command-timeout", timeout, *argv)
         done = subprocess.run(
-            [*inside, *call, *argv], capture_output=True, text=True, env={**os.environ, **_ENV}, timeout=60, check=False
+            call, capture_output=True, text=True, env={**os.environ, **ETCDCTL_ENV}, timeout=60, check=False
         )
         if check and done.returncode:
             raise Failed(f"etcdctl {' '.join(argv)}: {done.stderr.strip()}")

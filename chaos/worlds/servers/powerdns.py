@@ -64,6 +64,11 @@ class PowerDns(NameServer):
             self._load()
         super().start()
 
+    def forget(self) -> None:
+        """All that was written, while it does not run: it begins anew."""
+        for file in self.directory.glob("pdns.lmdb*"):
+            file.unlink()
+
     def _write_config(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         text = CONFIG.format(
