@@ -56,13 +56,14 @@ def play_apart(drills: Sequence[tuple[Scenario, int]], jobs: int) -> Iterator[Dr
                 yield found if isinstance(found, Drilled) else Refused(found)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                child.terminate()  # a Ctrl-C would have reached it too, a SIGTERM has not
             raise
 
 
 def _ends_quietly() -> None:
-    signal.signal(
-        signal.SIGINT, signal.SIG_DFL
-    )  # Ctrl-C goes to all processes; the first one says what there is to say
+    """Ctrl-C goes to all processes; the first one says what there is to say."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _play_one(drill: tuple[Scenario, int]) -> Drilled | tuple[str, ...]:
@@ -74,8 +75,3 @@ def _play_one(drill: tuple[Scenario, int]) -> Drilled | tuple[str, ...]:
         return refused.problems
     # What nobody looks at is not sent from one process to another.
     return Drilled(found.report, replace(found.history, records=()))
-
-
-def run(scenario: Scenario, world: World, seed: int, say: Say) -> Report:
-    """The report of `play`."""
-    return play(scenario, world, seed, say).report

@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chaos.history import Answered, Committed, Configured, Edited, History, Operated, Wrote
+from chaos.history import Answered, Committed, Configured, Edited, Faulted, History, Operated, Wrote
 from chaos.measure import KEEPS, outages
 from chaos.report import Met
 from chaos.scenario import Condition, Expect, Scenario
-from chaos.trace import Board, by_time, hands_off, words
+from chaos.trace import SIM, Board, broken, by_time, hands_off, spans, words
 from chaos.writing import expect_text
 
 NOTHING = "no reachable name server to look at"
+UNSEEN_S = 30.0  # `during` may have nothing to look at for so long; or for the TTL, if that is more
 AS_IT_WAS = (Answered, Committed, Configured, Edited, Wrote)  # records that can change what a condition sees
 
 
@@ -41,7 +42,7 @@ def met(scenario: Scenario, history: History) -> tuple[Met, ...]:
             found += _outage(expect, history)
         elif expect.kind != "always":
             found += [_condition(expect, condition, looks, scenario, history) for condition in expect.conditions]
-    return (*found, *_operators(scenario, history))
+    return (*found, *_operators(scenario, history), *_unbegun(scenario, history))
 
 
 # ---- what name servers answer
@@ -52,7 +53,7 @@ class _Looks:
 
     def __init__(self, scenario: Scenario, history: History, conditions: Sequence[Condition]) -> None:
         self._looks: dict[Condition, list[Look]] = {condition: [] for condition in conditions}
-        board = Board(history.config)
+        board = Board(history.config, history.world == SIM)
         for at, records in by_time(history):
             for record in records:
                 board.take(record, isinstance(record, Edited) and hands_off(scenario, record))
@@ -94,7 +95,9 @@ def _condition(expect: Expect, condition: Condition, looks: _Looks, scenario: Sc
     if to_s > history.duration_s:
         return Met(text, False, None, f"the history ends before, at {history.duration_s:g}s")
     if expect.kind == "during":
-        return _during(text, looks.over(condition, from_s, to_s), from_s)
+        return _during(text, looks.over(condition, from_s, to_s), from_s, to_s, _unseen_s(condition, scenario))
+    if expect.kind == "after_heal" and not condition.never and (silent := _silent(condition, scenario, history, to_s)):
+        return Met(text, False, None, silent)
     return _by(text, looks.over(condition, float("-inf"), to_s))
 
 
@@ -109,15 +112,41 @@ def _by(text: str, looks: Sequence[Look]) -> Met:
     return Met(text, True, round(looks[since].at, 3), f"since {looks[since].at:.1f}s")
 
 
-def _during(text: str, looks: Sequence[Look], from_s: float) -> Met:
+def _during(text: str, looks: Sequence[Look], from_s: float, to_s: float, unseen_s: float) -> Met:
     seen = [one for one in looks if one.holds is not None]
     if not seen:
         return Met(text, False, None, looks[-1].seen if looks else NOTHING)
-    broken = next((one for one in seen if not one.holds), None)
-    if broken is None:
-        return Met(text, True, None, f"{len(seen)} looks")
-    at = max(broken.at, from_s)
-    return Met(text, False, round(at, 3), f"at {at:.1f}s {broken.seen}")
+    wrong = next((one for one in seen if not one.holds), None)
+    if wrong is not None:
+        at = max(wrong.at, from_s)
+        return Met(text, False, round(at, 3), f"at {at:.1f}s {wrong.seen}")
+    since: float | None = from_s if looks[0].at > from_s else None  # from when on there is nothing to look at
+    for at, holds in [*((max(one.at, from_s), one.holds) for one in looks), (to_s, True)]:
+        if holds is None:
+            since = at if since is None else since
+        elif since is not None:
+            if at - since > unseen_s:
+                return Met(text, False, round(since, 3), f"from {since:.1f}s to {at:.1f}s {NOTHING}")
+            since = None
+    return Met(text, True, None, f"{len(seen)} looks")
+
+
+def _unseen_s(condition: Condition, scenario: Scenario) -> float:
+    services = scenario.config.services
+    asked = [services[condition.service]] if condition.service in services else services.values()
+    return max([UNSEEN_S, *(spec.dns.ttl_s for spec in asked if spec.dns is not None)])
+
+
+def _silent(condition: Condition, scenario: Scenario, history: History, at: float) -> str:
+    """Who does not answer at a moment, though nothing is broken any more."""
+    board = Board(history.config)
+    for record in history.records:
+        if record.at <= at:
+            board.take(record)
+    excused = broken(spans(scenario, history), at)
+    asked = [condition.service] if condition.service else board.services()
+    found = [(service, *row) for service in asked for row in board.silent(service, excused)]
+    return "; ".join(f"{server} gives clients in {region} no answer for {service}" for service, server, region in found)
 
 
 def _text(expect: Expect, condition: Condition) -> str:
@@ -142,6 +171,16 @@ def _outage(expect: Expect, history: History) -> list[Met]:
         where = f" in {worst.region}" if worst.longest_s else ""
         found.append(Met(text, worst.longest_s <= limit_s, worst.began_s, f"{worst.longest_s:.1f}s{where}"))
     return found
+
+
+def _unbegun(scenario: Scenario, history: History) -> list[Met]:
+    """Faults that were to begin and never did: without them nothing was shown."""
+    began = {record.index for record in history.records if isinstance(record, Faulted) and record.began}
+    return [
+        Met(f"{fault.text or fault.verb} at {fault.at_s:g}s begins", False, None, "it never began")
+        for index, fault in enumerate(scenario.faults)
+        if index not in began and fault.verb != "operator" and not history.stopped  # commands have their own line
+    ]
 
 
 def _operators(scenario: Scenario, history: History) -> list[Met]:

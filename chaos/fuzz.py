@@ -24,9 +24,10 @@ from msgspec.structs import replace
 
 from chaos.cases import changed_config, random_config
 from chaos.checkers import CHECKERS
-from chaos.history import AnyRecord, History, Operated
+from chaos.history import AnyRecord, Operated
+from chaos.measure import failovers
 from chaos.mishaps import random_faults
-from chaos.scenario import Condition, Expect, Resolvers, Scenario
+from chaos.scenario import MOST_MOVES, Condition, Expect, Resolvers, Scenario
 from chaos.shrink import shrink
 from chaos.worlds.sim import SimWorld
 from chaos.worlds.world import Refused
@@ -36,6 +37,8 @@ PHASES_S = (60.0, 120.0, 240.0, 480.0)  # of faults
 TAIL_S = 60.0  # in which nothing may move any more
 CRASH = "crash"  # what a case fails with that cannot be played to its end
 TOLD = 3  # violations of a checker
+MANY = 20  # cases in which every checker has something to look at
+MOST_FOUND = 20  # are enough for one run; cases that crash at once would go on for ever
 PATIENCE_S = 1800.0  # with one case; a process that is gone never answers
 CONFIG, OTHER = "config.yaml", "changed-{}.yaml"
 _AT = re.compile(r"at (-?\d+\.\d)s ")
@@ -49,6 +52,23 @@ class Case(Struct, frozen=True):
     files: dict[str, str] = {}
 
 
+class Looked(Struct, frozen=True):
+    """What there was to judge. checked: checker -> things that it looked at. exempt: failovers outside the bound."""
+
+    checked: dict[str, int] = {}
+    failovers: int = 0
+    exempt: int = 0
+
+    def __add__(self, other: Looked) -> Looked:
+        checked = {name: self.checked.get(name, 0) + other.checked.get(name, 0) for name in CHECKERS}
+        return Looked(checked, self.failovers + other.failovers, self.exempt + other.exempt)
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """Checkers that looked at nothing."""
+        return tuple(name for name in CHECKERS if not self.checked.get(name))
+
+
 class Outcome(Struct, frozen=True):
     """failures: checker (or CRASH) -> violations."""
 
@@ -56,6 +76,7 @@ class Outcome(Struct, frozen=True):
     played_s: float
     failures: dict[str, tuple[str, ...]]
     codes: dict[int, int] = {}  # fault -> exit code of its command
+    looked: Looked = Looked()
 
 
 class Found(Struct, frozen=True):
@@ -87,10 +108,16 @@ class FuzzReport(Struct, frozen=True):
     took_s: float
     found: tuple[Found, ...]
     stopped: bool = False
+    looked: Looked = Looked()
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """Checkers that had nothing to look at, in so many cases that it proves nothing of them."""
+        return self.looked.idle if self.cases > MANY else ()
 
     @property
     def passed(self) -> bool:
-        return not self.found and self.cases > 0
+        return not self.found and self.cases > 0 and not self.idle
 
 
 def case_seed(seed: int, number: int) -> int:
@@ -122,7 +149,7 @@ def fuzz_case(seed: int) -> Case:
         ),
         resolvers=Resolvers(stretch=rng.choice((0, 0, 1)), stale=rng.choice((0, 0, 1))),
         transfer_s=rng.choice((0.0, 0.0, 1.0, 5.0)),
-        most_moves=20 + 10 * len(faults),  # without end is what no_flap is to find here
+        most_moves=MOST_MOVES + 3 * len(faults),  # what one fault explains: there, back in steps
     )
     return Case(seed, worded(lasting(scenario)), files)
 
@@ -143,20 +170,19 @@ def _calm_s(phase_s: float) -> float:
 
 
 def play(case: Case) -> Outcome:
-    """Play and judge. A checker that had nothing to look at has not failed here: no fault was chosen for it."""
+    """Play and judge. A checker that had nothing to look at has not failed here: no fault was chosen for it; in many
+    cases together it has."""
     with _beside(case) as scenario:
         try:
             history = SimWorld().play(scenario, case.seed, _unheard)
         except Exception as error:  # whatever it is, it is what was looked for
             return Outcome(case.seed, 0.0, {CRASH: (_said(error),)})
-    failures = {name: wrong for name in CHECKERS if (wrong := _violations(name, scenario, history))}
+    judged = {name: checker(scenario, history) for name, checker in CHECKERS.items()}
+    failures = {name: one.violations[:TOLD] for name, one in judged.items() if not one.passed and one.checked}
     codes = {record.index: record.code for record in history.records if isinstance(record, Operated)}
-    return Outcome(case.seed, history.duration_s, failures, codes)
-
-
-def _violations(name: str, scenario: Scenario, history: History) -> tuple[str, ...]:
-    found = CHECKERS[name](scenario, history)
-    return () if found.passed or not found.checked else found.violations[:TOLD]
+    checked = {name: one.checked for name, one in judged.items()}
+    looked = Looked(checked, len(failovers(scenario, history)), len(judged["bounded"].notes))
+    return Outcome(case.seed, history.duration_s, failures, codes, looked)
 
 
 def _said(error: BaseException) -> str:
@@ -255,7 +281,8 @@ def write(case: Case, folder: Path) -> Path:
 def fuzz(
     hours: float, seed: int, jobs: int, progress: Callable[[Progress], None], folder: Path = Path("fuzz-found")
 ) -> FuzzReport:
-    """Until so many hours were simulated. progress is called after each case; failures are written into folder.
+    """Until so many hours were simulated, or MOST_FOUND cases failed. progress is called after each case; failures are
+    written into folder.
 
     Ctrl-C ends it: the report says what was played."""
     run = _Run(hours, seed, progress)
@@ -278,11 +305,12 @@ class _Run:
         self._hours, self._seed, self._progress = hours, seed, progress
         self._began = time.monotonic()
         self._cases, self._played_s = 0, 0.0
+        self._looked = Looked()
         self.found: list[Found] = []
 
     @property
     def done(self) -> bool:
-        return self._played_s >= self._hours * 3600.0
+        return self._played_s >= self._hours * 3600.0 or len(self.found) >= MOST_FOUND
 
     def numbers(self) -> Iterator[int]:
         number = 0
@@ -293,6 +321,7 @@ class _Run:
     def take(self, outcome: Outcome, found: Found | None) -> None:
         self._cases += 1
         self._played_s += outcome.played_s
+        self._looked += outcome.looked
         if found is not None:
             self.found.append(found)
         hours, took_s = self._played_s / 3600.0, time.monotonic() - self._began
@@ -301,7 +330,7 @@ class _Run:
     def report(self, stopped: bool = False) -> FuzzReport:
         took_s = time.monotonic() - self._began
         hours, found = self._played_s / 3600.0, tuple(self.found)
-        return FuzzReport(self._seed, self._cases, hours, took_s, found, stopped)
+        return FuzzReport(self._seed, self._cases, hours, took_s, found, stopped, self._looked)
 
 
 def _one(seed: int, folder: Path) -> tuple[Outcome, Found | None]:

@@ -8,15 +8,19 @@ from math import inf
 from msgspec import Struct
 
 from chaos.history import Answered, Asked, Committed, Edited, History, Served
+from chaos.loads import WORTH, Rooms, demand, spare
 from chaos.report import Failover, Outage
 from chaos.scenario import Fault, Scenario
 from chaos.sights import SILENCING, Sights, ballots
-from chaos.trace import Timed, commits, hands_off, left, primary, spans
+from chaos.told import primary
+from chaos.trace import Timed, by_time, hands_off, left, spans
+from controlplane.documents import DecisionDoc
 from policies.frame import frames
 from policies.timing import worst_cases
 from policies.topology import Config
 
 KEEPS = "keeps"
+UNDER_WAY_S = 1.0  # that a probe which passes may take
 AT_SITES = ("cut", "cut_one_way", "loss", "slow")  # faults between two ends
 AT_SERVICES = ("stop", "flaky", "reset", "bandwidth", "slow", "lag")
 
@@ -119,6 +123,19 @@ def failovers(scenario: Scenario, history: History) -> tuple[Failover, ...]:
     return tuple(_Measure(scenario, history).all())
 
 
+def can_move(decision: DecisionDoc, rooms: Rooms, timed: Timed, at: float) -> bool:
+    """Might it have moved more of what is at a site that is down? Not in a freeze, not against an override, and not
+    where nobody who takes any traffic has room."""
+    config = timed.of(decision, at)
+    wait = decision.input.freeze or decision.input.rewound or decision.input.ahead or decision.desired.overrides
+    if wait or decision.service not in config.services:
+        return False
+    rooms.config = config
+    least = WORTH * demand(config, decision.service) + rooms.coarse(decision.service)
+    free = spare(config, decision, rooms.left(decision.service))
+    return any(room > least and decision.desired.sites[site].verdict == "up" for site, room in free.items())
+
+
 class _Measure:
     def __init__(self, scenario: Scenario, history: History) -> None:
         self._scenario = scenario
@@ -130,19 +147,22 @@ class _Measure:
         self._clients = {record.service for record in history.records if isinstance(record, Served)}
         self._turned: dict[tuple[str, str], Committed] = {}  # service, site -> what called it down
         self._stalled: set[tuple[str, str]] = set()  # called down, but had to go on
+        self._rooms = Rooms(history.config)
 
     def all(self) -> Iterator[Failover]:
-        for record in commits(self._history):
-            decision = record.decision
-            self._note(record)
-            if record.at < 0 or decision.input.desired is None:
-                continue
-            for site in left(decision):
-                yield self._failover(record, site)
+        for _, records in by_time(self._history):
+            made = [record for record in records if isinstance(record, Committed)]
+            for record in made:
+                self._rooms.take(record.decision)
+            for record in made:
+                self._note(record)
+                if record.at >= 0 and record.decision.input.desired is not None:
+                    yield from (self._failover(record, site) for site in left(record.decision))
 
     def _note(self, record: Committed) -> None:
-        """Since when a site is down, and whether anything but the governor has kept traffic there."""
+        """Since when a site is down, and whether anything but the governor has had to keep traffic there."""
         decision = record.decision
+        had_to = decision.desired.refused != "governor" and not can_move(decision, self._rooms, self._timed, record.at)
         for site, state in decision.desired.sites.items():
             key = (decision.service, site)
             if state.verdict != "down":
@@ -150,7 +170,7 @@ class _Measure:
                 self._stalled.discard(key)
             elif key not in self._turned:
                 self._turned[key] = record
-            if state.verdict == "down" and site not in left(decision) and decision.desired.refused != "governor":
+            if state.verdict == "down" and site not in left(decision) and had_to:
                 self._stalled.add(key)
 
     def _failover(self, record: Committed, site: str) -> Failover:
@@ -160,7 +180,8 @@ class _Measure:
         turned = self._turned.get((decision.service, site), record)
         began_s = None if (decision.service, site) in self._stalled else self._last_pass(turned, config, site)
         fault_s = self._fault_s(decision.service, site, at, began_s)
-        if began_s is None and not self._sights.any and (decision.service, site) not in self._stalled:
+        seen = self._sights.any and turned is record
+        if began_s is None and not seen and (decision.service, site) not in self._stalled:
             began_s = fault_s
         applied_s = self._applied_s(record, config)
         hit = [
@@ -204,12 +225,14 @@ class _Measure:
         return min(found, default=None)
 
     def _fault_s(self, service: str, site: str, at: float, began_s: float | None) -> float | None:
-        """When the fault began that was its cause: the latest that could be, and lasted into the failing probes."""
+        """When the fault began that was its cause: the first after the last probe that passed (which may have been
+        under way), for what breaks later is another one; else the latest that was there already, and lasted."""
         since = at if began_s is None else began_s
         causes = [
             s.from_s for s in self._spans if touches(s.fault, service, site) and s.from_s <= at and s.to_s >= since
         ]
-        return max(causes, default=None)
+        later = [from_s for from_s in causes if began_s is not None and from_s > began_s - UNDER_WAY_S]
+        return min(later) if later else max(causes, default=None)
 
     def _applied_s(self, record: Committed, config: Config) -> float | None:
         """When the last reachable name server answered so. None: some had not when the history ended, and there

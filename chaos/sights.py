@@ -92,7 +92,7 @@ class Sights:
         """Did its probes of the target fail within this time, while it ran and could see?"""
         return any(
             not record.passed
-            and self._ran(vantage, began, ended)
+            and self.ran(vantage, began, ended)
             and (record.answered or self.sees(vantage, record.at if record.at < from_s else began, to_s))
             for began, ended, record in self.states(vantage, target, from_s, to_s)
         )
@@ -116,7 +116,8 @@ class Sights:
             record.answered for target in references for _, _, record in self.states(vantage, target, from_s, to_s)
         )
 
-    def _ran(self, vantage: str, from_s: float, to_s: float) -> bool:
+    def ran(self, vantage: str, from_s: float, to_s: float) -> bool:
+        """Was its process alive at any moment of this time?"""
         return not any(node == vantage and since <= from_s and until >= to_s for node, since, until in self._silent)
 
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import inf
 
 from msgspec import Struct
 
-from chaos.history import Answered, AnyRecord, Committed, Configured, Edited, Faulted, History, Led, Rewound, Wrote
+from chaos.history import Answered, AnyRecord, Committed, Configured, Edited, Faulted, History, Led, Wrote
 from chaos.report import Invariant
-from chaos.scenario import LEADER, VERBS, Fault, Scenario
+from chaos.scenario import CLIENTS, EVERYTHING, LEADER, VERBS, Fault, Scenario
+from chaos.told import Told, primary
 from controlplane.documents import DecisionDoc
 from policies.topology import Config
 from policies.world import Desired
 
+SIM = "sim"  # the world whose Answered has all that a server tells; elsewhere it may be a part, drawn by lot
+# What, as long as it lasts, may keep a name server from its clients, or from being written.
+SILENCING = (
+    *("cut", "cut_one_way", "loss", "delay", "slow", "power_off", "kill", "pause", "restart"),
+    *("store_down", "dns_api_down"),
+)
 MOST_TOLD = 50  # violations of one checker that are told one by one
 
 Shares = Mapping[str, Mapping[str, int]]  # region -> site -> percent
@@ -117,10 +124,6 @@ class Timed:
         others = [config for config in self._configs if config.revision == decision.config_rev]
         return others[-1] if others and now.revision not in (0, decision.config_rev) else now
 
-    @property
-    def all(self) -> tuple[Config, ...]:
-        return tuple(self._configs)
-
 
 def commits(history: History) -> list[Committed]:
     return [record for record in history.records if isinstance(record, Committed)]
@@ -154,6 +157,12 @@ def total(shares: Shares, site: str) -> int:
     return sum(sites.get(site, 0) for sites in shares.values())
 
 
+def has_family(site: str, rtype: str, desired: Desired, config: Config) -> bool:
+    """Had it addresses of that family as this was decided?"""
+    addresses = desired.sites[site].addresses or config.services[desired.service].endpoints.get(site, ())
+    return any((":" in address) == (rtype == "AAAA") for address in addresses)
+
+
 def left(decision: DecisionDoc) -> list[str]:
     """The sites that it takes all or part of their share because they failed."""
     return sorted(
@@ -168,10 +177,13 @@ def left(decision: DecisionDoc) -> list[str]:
 
 
 class Board:
-    """What the name servers answer, and what was decided last: feed it the records in their order."""
+    """What the name servers answer, and what was decided last: feed it the records in their order. whole: each answer
+    has all that a server tells clients of a region, not a part of it."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, whole: bool = True) -> None:
         self.config = config
+        self._whole = whole
+        self._told = Told(config)
         self.rows: dict[tuple[str, str], dict[str, Answered]] = {}  # server, service -> region -> answer
         self.decided: dict[str, Desired] = {}  # service -> of its last generation
         self.by_hand: set[tuple[str, str]] = set()  # server, service: its fence is not ours to overwrite
@@ -192,7 +204,7 @@ class Board:
             self.by_hand.discard((record.server, record.service))
 
     def _configure(self, config: Config) -> None:
-        self.config = config
+        self.config, self._told = config, Told(config)
         for (server, service), regions in list(self.rows.items()):
             if service not in config.services:
                 del self.rows[server, service]
@@ -219,25 +231,40 @@ class Board:
         """Of each reachable server: its name, and how it differs from what was decided last ("" = it does not)."""
         desired = self.decided.get(service)
         for server, regions in self.reachable(service).items():
-            if (primary(server), service) in self.by_hand or desired is None:
+            if (primary(server), service) in self.by_hand or desired is None or not self._told.serves(server, service):
                 continue
-            yield server, next((text for row in regions.values() if (text := _differs(row, desired))), "")
+            yield server, next((text for row in regions.values() if (text := self._differs(row, desired))), "")
+
+    def silent(self, service: str, excused: Collection[str]) -> Iterator[tuple[str, str]]:
+        """Servers of a service that leave clients of some region without an answer, and which region; `excused`:
+        sites where something is broken, "*" = everywhere."""
+        for (server, of), regions in self.rows.items():
+            if of != service or EVERYTHING in excused or primary(server) in excused:
+                continue
+            if self._told.serves(server, service):
+                yield from [(server, region) for region, row in regions.items() if not row.reachable][:1]
+
+    def _differs(self, row: Answered, desired: Desired) -> str:
+        if row.generation is not None and row.generation != desired.generation:
+            return f"generation {row.generation}, not {desired.generation}"
+        answered = frozenset(row.sites)
+        right = list(self._told.sites(row.server, desired, row.region))
+        if any(answered == sites or (not self._whole and answered and answered < sites) for sites in right):
+            return ""
+        return f"{words(row.sites)} in {row.region}, not what generation {desired.generation} says: {words(right[0])}"
 
     def services(self) -> list[str]:
         return sorted(name for name, spec in self.config.services.items() if spec.dns is not None)
 
 
-def _differs(row: Answered, desired: Desired) -> str:
-    if row.generation is not None and row.generation != desired.generation:
-        return f"generation {row.generation}, not {desired.generation}"
-    if not row.sites or not set(row.sites) <= {answer.site for answer in desired.answers}:
-        return f"{words(row.sites)}, not what generation {desired.generation} says"
-    return ""
-
-
-def primary(server: str) -> str:
-    """The name server that a secondary ("site-a/2") follows."""
-    return server.partition("/")[0]
+def broken(all_: Sequence[Span], at: float) -> frozenset[str]:
+    """Sites whose name server something keeps from its clients, or from being written, at a moment; "*": all sites."""
+    found: set[str] = set()
+    for span in all_:
+        fault = span.fault
+        if span.from_s <= at < span.to_s and fault.verb in SILENCING and not fault.service:
+            found |= {fault.site, fault.one, fault.other, span.node} - {"", EVERYTHING, CLIENTS} or {EVERYTHING}
+    return frozenset(found)
 
 
 def hands_off(scenario: Scenario, edit: Edited) -> bool:
@@ -265,7 +292,3 @@ def by_time(history: History) -> Iterator[tuple[float, list[AnyRecord]]]:
         together.append(record)
     if together:
         yield together[0].at, together
-
-
-def rewinds(history: History) -> list[Rewound]:
-    return [record for record in history.records if isinstance(record, Rewound)]

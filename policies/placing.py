@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import lcm
 
@@ -120,20 +120,29 @@ class _Placing:
         under = self.cap[region][site] - self.amount[region].get(site, 0.0)
         return under if under > self.demand[region] * EPS else 0.0
 
-    def spread(self, sites: list[str]) -> None:
-        """What is left over, in proportion to usable capacity (to capacity, if none is left)."""
+    def spread(self, sites: list[str], kept: Sequence[str] = ()) -> None:
+        """What is left over, in proportion to usable capacity (to capacity, if none is left). `kept`: who may only keep
+        what it has bears its part too, up to that; an overload must not take from it what a verdict did not."""
+        parts, shared = self._parts(sites), self._parts([*sites, *kept])
+        for region in self.frame.regions:
+            left = self.left[region]
+            if left > self.demand[region] * EPS:
+                for site in kept:
+                    self.grant(region, site, min(left * shared[site], self._under_cap(region, site, capped=True)))
+                left = self.left[region]
+                for site in sites:
+                    self.grant(region, site, left * parts[site])
+            self.left[region] = 0.0
+
+    def _parts(self, sites: list[str]) -> dict[str, float]:
+        """Of 1, in proportion to the room that each had, else to its capacity."""
         size = {s: self.start_room[s] for s in sites}
         if sum(size.values()) <= EPS:
             size = {s: self.frame.capacity.get(s, 0.0) for s in sites}
         if sum(size.values()) <= EPS:
             size = dict.fromkeys(sites, 1.0)
         total = sum(size.values())
-        for region in self.frame.regions:
-            left = self.left[region]
-            if left > self.demand[region] * EPS:
-                for site in sites:
-                    self.grant(region, site, left * size[site] / total)
-            self.left[region] = 0.0
+        return {s: size[s] / total for s in sites}
 
     def rest(self) -> float:
         """Demand that has no place yet; a region without demand counts as next to nothing, not as nothing."""
@@ -189,7 +198,7 @@ def place(
     if p.rest():
         open_ = [s for s in p.sites if take[s] in (FULL, RELIEF, RAMP)]
         if open_:
-            p.spread(open_)
+            p.spread(open_, [s for s in p.sites if take[s] == KEEP])
         else:
             # Who may keep what it has keeps it, room or not: better too much there than anything on a last resort.
             p.fill([s for s in p.sites if take[s] == KEEP])

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from collections.abc import Sequence
 
 from chaos.history import Answered, Committed, Configured, Edited, History, Pooled, Wrote
 from chaos.report import Invariant
 from chaos.scenario import Scenario
-from chaos.trace import Board, Findings, Timed, before, by_time, commits, hands_off, left, primary, share, spans, words
+from chaos.told import Told, primary
+from chaos.trace import (
+    SIM,
+    Board,
+    Findings,
+    Span,
+    Timed,
+    before,
+    broken,
+    by_time,
+    commits,
+    hands_off,
+    has_family,
+    left,
+    share,
+    spans,
+    words,
+)
 from controlplane.documents import DecisionDoc
 from policies.express import region_of
 from policies.topology import Config
@@ -83,31 +100,35 @@ def allowance_s(scenario: Scenario, history: History) -> float:
 
 
 def converged(scenario: Scenario, history: History) -> Invariant:
-    """After the last fault and the allowance: every reachable server and pool gives what was decided last, and
-    nothing moves any more."""
+    """After the last fault and the allowance: every server answers, unless something is still broken there; servers and
+    pools give what was decided last, and nothing moves any more."""
     allowed_s = allowance_s(scenario, history)
     from_s = scenario.healed_s + allowed_s
     nothing = f"the scenario ends at {history.duration_s:.0f}s, before all may be expected to be quiet ({from_s:.0f}s)"
     found = Findings("converged", nothing)
     if from_s > history.duration_s:
         return found.invariant()
-    board, looked = Board(scenario.config), False
+    board, all_, looked = Board(scenario.config, history.world == SIM), spans(scenario, history), False
     for at, records in by_time(history):
         if at > from_s and not looked:
-            looked = _agree(board, found, from_s)
+            looked = _agree(board, all_, found, from_s)
         for record in records:
             board.take(record, isinstance(record, Edited) and hands_off(scenario, record))
             if at > from_s and isinstance(record, Committed) and record.decision.new_generation:
                 found.wrong(at, f"{record.decision.id} still moves {record.decision.service}")
         if at > from_s:
-            looked = _agree(board, found, at)
-    _agree(board, found, history.duration_s)
+            looked = _agree(board, all_, found, at)
+    _agree(board, all_, found, history.duration_s)
     _pools(scenario, history, board, found)
     return found.invariant()
 
 
-def _agree(board: Board, found: Findings, at: float) -> bool:
+def _agree(board: Board, all_: Sequence[Span], found: Findings, at: float) -> bool:
+    excused = broken(all_, at)
     for service in board.services():
+        for server, region in board.silent(service, excused):
+            found.looked()
+            found.wrong(at, f"{server} gives clients in {region} no answer for {service}, and nothing is broken there")
         for server, differs in board.behind(service):
             found.looked()
             if differs:
@@ -117,7 +138,7 @@ def _agree(board: Board, found: Findings, at: float) -> bool:
 
 def _pools(scenario: Scenario, history: History, board: Board, found: Findings) -> None:
     """At the end. A pool at a site that is still broken is out of reach of its agent."""
-    broken = {
+    hit = {
         site
         for span in spans(scenario, history)
         if span.to_s > history.duration_s
@@ -126,7 +147,7 @@ def _pools(scenario: Scenario, history: History, board: Board, found: Findings) 
     weights = {(r.site, r.service): r.weights for r in history.records if isinstance(r, Pooled)}
     for (site, service), now in sorted(weights.items()):
         desired, spec = board.decided.get(service), board.config.services.get(service)
-        if site in broken or "*" in broken or desired is None or spec is None:
+        if site in hit or "*" in hit or desired is None or spec is None:
             continue
         if spec.pools is None or site not in spec.pools.servers:  # what the configuration no longer has stays as it is
             continue
@@ -141,21 +162,18 @@ def _pools(scenario: Scenario, history: History, board: Board, found: Findings) 
 # ---- audited
 
 
-class _Made(Struct, frozen=True):
-    """What one generation says."""
-
-    desired: Desired
-    sites: frozenset[str]
-
-
 def audited(scenario: Scenario, history: History) -> Invariant:
     """Every generation has its events and their reasons; whatever a server comes to answer was decided before, and
     was written there under the name of that decision. Edits by hand are excepted."""
     found = Findings("audited", "no generation and no change of an answer is recorded")
-    audit = _Audit(found, writes=any(isinstance(record, Wrote) for record in history.records))
+    audit, timed = _Audit(history, found), Timed(history)
     for record in history.records:
         if isinstance(record, Committed):
             audit.commit(record)
+            if record.decision.new_generation:
+                _rendered(record, timed.of(record.decision, record.at), found)
+        elif isinstance(record, Configured):
+            audit.told.append(Told(record.config))
         elif isinstance(record, Wrote):
             audit.write(record)
         elif isinstance(record, Edited):
@@ -165,11 +183,32 @@ def audited(scenario: Scenario, history: History) -> Invariant:
     return found.invariant()
 
 
+def _rendered(record: Committed, config: Config, found: Findings) -> None:
+    """Do the answers say the shares? Of each family, in proportion over the sites with a share that have it; where none
+    of them has it, whoever else does."""
+    decision, desired = record.decision, record.decision.desired
+    spec = config.services.get(decision.service)
+    given: dict[tuple[str, str], dict[str, int]] = {}
+    for answer in desired.answers:
+        weights = given.setdefault((answer.region, answer.rtype), {})
+        weights[answer.site] = weights.get(answer.site, 0) + answer.weight
+    for (region, rtype), weights in sorted(given.items() if spec is not None else ()):
+        have = [site for site in desired.sites if has_family(site, rtype, desired, config)]
+        wanted = {site: share(desired.shares, region, site) for site in have if share(desired.shares, region, site)}
+        all_, whole = sum(weights.values()), sum(wanted.values())
+        if wanted and ({*weights} != {*wanted} or any(n * whole != wanted[site] * all_ for site, n in weights.items())):
+            text = f"{decision.id} answers {rtype} of {decision.service} in {region} with {weights}"
+            found.wrong(record.at, f"{text}, though the shares are {wanted}")
+
+
 class _Audit:
-    def __init__(self, found: Findings, writes: bool) -> None:
+    def __init__(self, history: History, found: Findings) -> None:
         self._found = found
-        self._writes = writes  # this world can see who writes
-        self._made: dict[tuple[str, int], dict[str, _Made]] = {}  # service, generation -> stamp -> what it says
+        # This world can see who writes.
+        self._writes = any(isinstance(record, Wrote) for record in history.records)
+        self._whole = history.world == SIM
+        self.told = [Told(history.config)]  # by every configuration so far: an agent may not have heard of the last
+        self._made: dict[tuple[str, int], dict[str, Desired]] = {}  # service, generation -> stamp -> what it says
         self._written: dict[tuple[str, str], set[int]] = {}  # server, service -> generations
         self._shown: dict[tuple[str, str, str], tuple[tuple[str, ...], int | None]] = {}
         self.edited: set[tuple[str, str]] = set()
@@ -188,8 +227,8 @@ class _Audit:
         for region, sites in decision.desired.shares.items() if decision.input.desired else ():
             for site in sorted({*sites, *before(decision).get(region, {})}):
                 self._told(decision, region, site, at)
-        made = _Made(decision.desired, frozenset(answer.site for answer in decision.desired.answers))
-        self._made.setdefault((decision.service, decision.desired.generation), {})[decision.desired.stamp] = made
+        made = self._made.setdefault((decision.service, decision.desired.generation), {})
+        made[decision.desired.stamp] = decision.desired
 
     def _told(self, decision: DecisionDoc, region: str, site: str, at: float) -> None:
         was, now = share(before(decision), region, site), share(decision.desired.shares, region, site)
@@ -229,7 +268,16 @@ class _Audit:
         else:
             made = list(self._made.get((record.service, record.generation), {}).values())
             what += f", generation {record.generation}"
-        if not any(set(record.sites) <= one.sites for one in made):
+        if not any(self._says(one, record) for one in made):
             self._found.wrong(record.at, f"{what}: no decision says so")
         elif self._writes and record.generation is not None and record.generation not in self._written.get(home, ()):
             self._found.wrong(record.at, f"{what}: nobody wrote that there")
+
+    def _says(self, desired: Desired, record: Answered) -> bool:
+        """Are clients of that region told so by this decision?"""
+        answered = frozenset(record.sites)
+        for told in reversed(self.told):
+            for sites in told.sites(record.server, desired, record.region):
+                if answered == sites or (not self._whole and answered < sites):
+                    return True
+        return False

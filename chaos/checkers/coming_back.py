@@ -7,8 +7,8 @@ from collections import deque
 
 from msgspec import Struct
 
-from chaos.checkers.rooms import Rooms, demand, spare
 from chaos.history import Committed, Configured, History, Rewound
+from chaos.loads import WORTH, Rooms, demand, spare
 from chaos.report import Invariant
 from chaos.scenario import Scenario
 from chaos.trace import Findings, Timed, before, by_time, commits, moves, optional, share, total
@@ -173,9 +173,9 @@ class _Back:
             self._found.wrong(record.at, f"{text} ({back.why}; {limits}), while others have room")
 
     def _full(self, decision: DecisionDoc, config: Config) -> bool:
-        """Have the sites that take any traffic no room left?"""
-        left = sum(spare(config, decision, self._rooms.left(decision.service)).values())
-        return left <= demand(config, decision.service) * 0.02 + self._rooms.coarse(decision.service)
+        """Have the sites that take any traffic no room left, each but for what rounding to whole percents leaves?"""
+        left = max(spare(config, decision, self._rooms.left(decision.service)).values(), default=0.0)
+        return left <= demand(config, decision.service) * WORTH + self._rooms.coarse(decision.service)
 
 
 def no_flap(scenario: Scenario, history: History) -> Invariant:

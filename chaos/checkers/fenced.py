@@ -11,6 +11,7 @@ from chaos.history import Answered, Committed, Edited, Faulted, History, Operate
 from chaos.report import Invariant
 from chaos.scenario import Scenario
 from chaos.trace import Findings, hands_off
+from controlplane.dns import DRIVERS
 
 
 def fenced(scenario: Scenario, history: History) -> Invariant:
@@ -22,6 +23,7 @@ def fenced(scenario: Scenario, history: History) -> Invariant:
             store.commit(record)
         elif isinstance(record, Rewound):
             store.rewind(record)
+            servers.rewind()
         else:
             servers.take(record)
     return found.invariant()
@@ -75,6 +77,7 @@ class _Fence(Struct):
     decision: str = ""
     hands_off: str = ""  # manual | foreign: what may not be overwritten
     shown: int | None = None
+    rewound: bool = False  # the store has been, since
 
 
 class _Servers:
@@ -83,7 +86,12 @@ class _Servers:
         self._found = found
         self._fences: dict[tuple[str, str], _Fence] = {}
         self._fenced_at: dict[tuple[str, str], tuple[float, str]] = {}
-        self._adopted_at = _adopted_at(history)
+        self._adopted_at = _adopted_at(scenario, history)
+        self._forgetful = {driver.site for driver in history.config.dns if DRIVERS[driver.driver].in_process}
+
+    def rewind(self) -> None:
+        for fence in self._fences.values():
+            fence.rewound = True
 
     def take(self, record: object) -> None:
         if isinstance(record, Wrote):
@@ -106,6 +114,9 @@ class _Servers:
         self._fenced_at.pop(key, None)
         what = f"{record.service} at {record.server}: {record.writer} wrote generation {record.generation}"
         fence = self._fences.get(key, _Fence())
+        if fence.rewound and record.server in self._forgetful and not record.held_generation and not record.held_op:
+            # It died with its process, and nobody else may be there who knows what the store had after the backup.
+            fence = _Fence()
         if fence.hands_off == "manual" or record.held_op.startswith("manual"):
             self._found.wrong(record.at, f"{what} over a fence that was put there by hand")
         elif fence.hands_off == "foreign" and record.at < self._adopted_at:
@@ -144,11 +155,14 @@ class _Servers:
         fence.shown = max(record.generation, fence.shown or 0)
 
 
-def _adopted_at(history: History) -> float:
-    """From when foreign fences may be overwritten: an adoption is in force before its command has ended. inf: never."""
+def _adopted_at(scenario: Scenario, history: History) -> float:
+    """From when foreign fences may be overwritten: an adoption is in force before its command has ended, and gives us
+    what is there when it begins; all foreign fences of a scenario are one cluster's. inf: never."""
     began = {record.index: record.at for record in history.records if isinstance(record, Faulted) and record.began}
+    edits = [r for r in history.records if isinstance(r, Edited) and not r.manual]
+    edited_s = min((edit.at for edit in edits if hands_off(scenario, edit)), default=inf)
     ended = [r for r in history.records if isinstance(r, Operated) and r.argv[:1] == ("adopt",) and r.code == 0]
-    return min((began.get(record.index, record.at) for record in ended), default=inf)
+    return min((at for r in ended if (at := began.get(r.index, r.at)) >= edited_s), default=inf)
 
 
 def _decision(op: str) -> str:

@@ -66,7 +66,8 @@ class Globals:
 class Run:
     """One run of a command. `json`: exactly one document goes to stdout, all else to stderr.
 
-    connect: makes the client for API addresses and a patience in seconds; None: over HTTP."""
+    The command line takes its client as an argument, `connect`: what makes one for API addresses and a patience in
+    seconds; None: over HTTP. (Drills in virtual time have another one, and tests have one that loses replies.)"""
 
     api: tuple[str, ...] = ()
     json: bool = False
@@ -173,7 +174,8 @@ def _flaw(url: str) -> str:
 def command(
     app: typer.Typer, name: str, make: Callable[[Globals], Run] = make_run
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register `function(run, ...)` as a command that also takes the global options, of which `make` makes the run.
+    """Register `function(run, ...)` as a command that also takes the global options, of which `make` makes the run:
+    with another one, the same command speaks through another client (see Run).
 
     People write `failoverctl status --json` as often as `failoverctl --json status`: both work. A `Stop` ends
     the command with its message and code; Ctrl-C with 130, unless the command knows better.

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from types import FrameType
 
 from chaos import ledger
 from chaos.reading import UnknownScenario, find, read_scenario, shipped
@@ -14,6 +19,7 @@ from controlplane.cli.context import Code, Run, Stop
 from controlplane.config.problems import Problem
 from policies.topology import Config
 
+JOBS_A_PROCESSOR = 4
 Own = tuple[Config, str]  # a configuration and its text
 
 
@@ -71,6 +77,34 @@ def passed_before(run: Run) -> list[ledger.Passed]:
         lines = "1 line" if damaged == 1 else f"{damaged} lines"
         run.stderr.print(f"{file}: {lines} cannot be read; what they recorded is not counted", style="yellow")
     return found
+
+
+def jobs_of(asked: int) -> int:
+    """How many processes: as asked for, one a processor by default. Raises Stop for more than the machine can bear."""
+    processors = os.cpu_count() or 1
+    most = JOBS_A_PROCESSOR * processors
+    if asked > most:
+        raise Stop(Code.USAGE, f"--jobs {asked}: at most {most} here, {JOBS_A_PROCESSOR} for each processor")
+    return asked or processors
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """Whoever ends us in this way (a CI, `kill`) finds everything put away too. For the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if not callable(signal.getsignal(signal.SIGINT)):  # ignored: a shell has started us in the background
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def names_of(names: Sequence[str], all_: bool) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -15,10 +14,12 @@ from rich.text import Text
 
 from chaos.fuzz import Found, FuzzReport, Progress, fuzz
 from controlplane.cli.context import Code, Run, Stop
+from controlplane.cli.drill_files import jobs_of, sigterm_as_ctrl_c
 from controlplane.cli.output import BAD, lead, safe, seconds
 
 SAY_EVERY_S = 30.0  # where lines stay
 VIOLATIONS_SHOWN = 3
+MOST_HOURS = 100_000
 
 
 class Telling:
@@ -77,15 +78,15 @@ def told(found: Found) -> Iterator[Text]:
 
 def fuzz_drills(run: Run, hours: float, seed: int | None, jobs: int, into: Path) -> None:
     """Raises Stop; exits with 1 if something failed."""
-    if hours <= 0:
-        raise Stop(Code.USAGE, "--hours has to be over 0")
+    if not 0 < hours <= MOST_HOURS:  # which a NaN is not either
+        raise Stop(Code.USAGE, f"--hours {hours:g}: has to be over 0 and at most {MOST_HOURS:,}")
     if into.exists() and not into.is_dir():
         raise Stop(Code.USAGE, f"--into {into}: is not a directory")
     seed = secrets.randbelow(2**31) if seed is None else seed
-    jobs = jobs or os.cpu_count() or 1
+    jobs = jobs_of(jobs)
     run.people.print(f"fuzz · seed {seed} · {hours:g} hours of simulated clusters, {jobs} at once")
     try:
-        with Telling(run) as telling:
+        with sigterm_as_ctrl_c(), Telling(run) as telling:
             report = fuzz(hours, seed, jobs, telling.heard, into)
     except OSError as error:
         raise Stop(Code.REFUSED, f"{error.filename or into}: {error.strerror}") from None
@@ -104,6 +105,8 @@ def _document(report: FuzzReport) -> dict[str, object]:
         "took_s": report.took_s,
         "stopped": report.stopped,
         "found": report.found,
+        "checked": report.looked.checked,
+        "failovers": {"judged": report.looked.failovers - report.looked.exempt, "exempt": report.looked.exempt},
     }
 
 
@@ -116,5 +119,15 @@ def _end(run: Run, report: FuzzReport, hours: float) -> None:
         run.people.print(lead("PASSED ", "bold green").append(played, style=""))
     else:
         run.people.print(lead("FAILED ", "bold red").append(f"{len(report.found)} of {played}", style=""))
+    if report.found and not report.stopped and report.hours < hours:
+        run.people.print(f"It ended early: {len(report.found)} failures are enough.")
+    looked = report.looked
+    if looked.checked:
+        counts = " · ".join(f"{name} {count:,}" for name, count in looked.checked.items())
+        run.people.print(f"looked at: {counts}", soft_wrap=True)
+        judged = looked.failovers - looked.exempt
+        run.people.print(f"failovers: {judged} judged by the bound, {looked.exempt} outside it")
+    if report.idle:
+        run.people.print(f"nothing to look at in all these cases: {', '.join(report.idle)}", soft_wrap=True)
     if not report.passed or report.stopped:
         run.people.print(f"again: {again}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shlex
 import signal
@@ -27,7 +26,7 @@ from chaos.scenario import Scenario
 from chaos.worlds.world import Refused, World
 from controlplane.cli import sending
 from controlplane.cli.context import Code, Run, Stop
-from controlplane.cli.drill_files import Own, load, names_of, own_config, path_of, version
+from controlplane.cli.drill_files import Own, jobs_of, load, names_of, own_config, path_of, sigterm_as_ctrl_c, version
 from controlplane.cli.output import lead, now, safe
 from controlplane.cli.plan import interactive
 from controlplane.config.problems import did_you_mean, listed
@@ -66,20 +65,25 @@ def run_drills(run: Run, names: Sequence[str], all_: bool, asked: Asked) -> None
     chosen = names_of(names, all_)
     wish = _wish(asked)
     _writable(asked.report, len(chosen))
+    with sigterm_as_ctrl_c():
+        reports = _reports(run, chosen, all_, wish, asked.report)
+    if not all(isinstance(found, Report) and found.passed for found in reports):
+        raise typer.Exit(int(Code.REFUSED))
+
+
+def _reports(run: Run, chosen: list[str], all_: bool, wish: Wish, file: Path | None) -> list[Report | Refused]:
+    """Raises Stop."""
     try:
         scenarios = _playable(run, chosen, wish) if all_ else load(chosen, wish.own)
         worlds = _worlds(run, scenarios, wish)
         _refuse([problem for s, w in zip(scenarios, worlds, strict=True) for problem in w.check(s)])
         if not all_ and len(chosen) == 1:
-            reports: list[Report | Refused] = [_one(run, chosen[0], scenarios[0], worlds[0], wish, asked.report)]
-        else:
-            reports = _several(run, scenarios, worlds, wish)
+            return [_one(run, chosen[0], scenarios[0], worlds[0], wish, file)]
+        return _several(run, scenarios, worlds, wish)
     except Refused as refused:
         raise Stop(Code.REFUSED, str(refused), problems=list(refused.problems)) from None
     except KeyboardInterrupt:
         raise Stop(Code.INTERRUPTED, "Interrupted. What the drill broke is healed; it is not recorded.") from None
-    if not all(isinstance(found, Report) and found.passed for found in reports):
-        raise typer.Exit(int(Code.REFUSED))
 
 
 def _playable(run: Run, names: Sequence[str], wish: Wish) -> list[Scenario]:
@@ -229,7 +233,7 @@ def _wish(asked: Asked) -> Wish:
         staging,
         asked.yes_on,
         share,
-        asked.jobs or os.cpu_count() or 1,
+        jobs_of(asked.jobs),
     )
 
 

@@ -27,6 +27,7 @@ _NULL = re.compile(r"|~|null|Null|NULL")
 _BOOL = re.compile(r"(true|True|TRUE)|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]{1,4000}|0o[0-7]{1,4000}|0x[0-9a-fA-F]{1,4000}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_WORD = re.compile(r"[A-Za-z][\w.-]*")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
@@ -96,7 +97,8 @@ def parse(
         line, column = bound.args[1]
         log.at_line(line, column, bound.args[0])
         return None
-    if node.kind != "map":
+    if node.kind != "map" or (node.entries and not any(_WORD.fullmatch(key) for key in node.entries)):
+        # Of another kind of file (/etc/shadow) nothing is quoted: it may be full of secrets, and messages end in logs.
         log.at_line(node.line, node.column, f"expected a mapping with {', '.join(keys)}, ...")
         return None
     return node

@@ -46,7 +46,11 @@ def show(node: Node) -> str:
         return "a list" if node.kind == "list" else "a mapping"
     if node.value is None:
         return "nothing"
-    text = json.dumps(node.value, ensure_ascii=False) if isinstance(node.value, str) else node.text
+    return cut(json.dumps(node.value, ensure_ascii=False) if isinstance(node.value, str) else node.text)
+
+
+def cut(text: str) -> str:
+    """As much of it as a message quotes."""
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -262,7 +266,7 @@ class Table(Reader):
             return ""
         meant = closest(name, self.fields)
         hint = f': did you mean "{meant}"?' if meant else f"; known here: {', '.join(self.fields)}"
-        log.error(path, f'unknown key "{name}"{hint}', at=here, key=True, breaks=(*path, meant or name))
+        log.error(path, f'unknown key "{cut(name)}"{hint}', at=here, key=True, breaks=(*path, meant or name))
         return meant
 
 

@@ -17,9 +17,13 @@ WHY = {
     "ttl": "how old the resolver's answer was when the name servers changed",
     "outage": "follows from the others",
 }
+_ASKED = "chance: a resolver may ask the server with the old answer once more"
+_PAUSED = "who led: a site's home agent stands still with its leader and its deputy waits 2 s; the witness has none"
 WHY_HERE = {
-    ("name-server-refuses-updates", "outage"): "chance: a resolver may ask the server with the old answer once more",
-    ("name-server-refuses-updates", "ttl"): "chance: a resolver may ask the server with the old answer once more",
+    ("name-server-refuses-updates", "outage"): _ASKED,
+    ("name-server-refuses-updates", "ttl"): _ASKED,
+    ("leader-paused-across-a-decision", "apply"): _PAUSED,
+    ("leader-paused-across-a-decision", "ttl"): "what is not apply",
 }
 
 
@@ -49,7 +53,7 @@ class Row(Struct, frozen=True):
         mine, theirs = getattr(self.lab, phase), self.range(phase)
         if mine is None or theirs is None:
             return (mine or 0.0) > APART_S or (theirs or (0.0, 0.0))[1] > APART_S
-        return not theirs[0] - APART_S <= mine <= theirs[1] + APART_S
+        return round(theirs[0] - mine, 1) > APART_S or round(mine - theirs[1], 1) > APART_S
 
     @property
     def note(self) -> str:

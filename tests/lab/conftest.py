@@ -82,7 +82,7 @@ def _keep_logs(directory: Path, kept: Path) -> None:
             shutil.copyfile(file, target)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def lab_world(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[LabWorld]:
     """Plays one scenario after the other. Its logs are kept."""
     kept = tmp_path_factory.mktemp("lab")

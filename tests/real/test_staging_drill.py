@@ -22,7 +22,7 @@ from tests.real.staging_world import CLUSTER, Runner, Staging
 pytestmark = pytest.mark.timeout(150)  # real processes, on a machine that may be busy
 
 CUT = 'faults: [{at: 1s, cut: [site-a, "*"], for: 6s}]\n'
-LONG_CUT = 'faults: [{at: 1s, cut: [site-a, "*"]}]\nexpect: [{always: [never_empty]}]\n'
+LONG_CUT = 'faults: [{at: 0s, cut: [site-a, "*"]}]\nexpect: [{always: [never_empty]}]\n'
 
 
 @pytest.fixture(scope="module")
@@ -76,16 +76,16 @@ def test_a_site_is_cut_off_and_comes_back(well: Staging) -> None:
 def test_every_other_verb_does_what_it_says_and_an_operator_takes_part(well: Staging) -> None:
     faults = (
         "faults:\n"
-        "  - {at: 1s, slow: {service: www, site: site-c, by: 300ms}, for: 2s}\n"
-        "  - {at: 1s, bandwidth: {service: www, site: site-c, rate: 100}, for: 2s}\n"
-        "  - {at: 2s, stop: {service: www, site: site-c, how: refuse}, for: 3s}\n"
-        '  - {at: 2s, cut: [site-c, "*"], for: 1s}\n'
-        "  - {at: 2s, reset: {service: www, site: site-b}, for: 1s}\n"
-        '  - {at: 2s, loss: {between: [site-b, "*"], rate: 50%}, for: 1s}\n'
-        "  - {at: 2s, operator: 'drain site-c --reason drill --yes --no-wait'}\n"
+        "  - {at: 0s, slow: {service: www, site: site-c, by: 300ms}, for: 2s}\n"
+        "  - {at: 0s, bandwidth: {service: www, site: site-c, rate: 100}, for: 2s}\n"
+        "  - {at: 1s, stop: {service: www, site: site-c, how: refuse}, for: 3s}\n"
+        '  - {at: 1s, cut: [site-c, "*"], for: 1s}\n'
+        "  - {at: 1s, reset: {service: www, site: site-b}, for: 1s}\n"
+        '  - {at: 1s, loss: {between: [site-b, "*"], rate: 50%}, for: 1s}\n'
+        "  - {at: 1s, operator: 'drain site-c --reason drill --yes --no-wait'}\n"
     )
     try:
-        drilled = well.drill(well.scenario("others", faults + "expect: [{always: [never_empty]}]\n", duration="8s"))
+        drilled = well.drill(well.scenario("others", faults + "expect: [{always: [never_empty]}]\n", duration="6s"))
     finally:
         undrained = well.ctl("undrain", "site-c", "--yes")
     assert undrained.returncode == 0, "the drill leaves what an operator did in force, and says so"
@@ -163,7 +163,7 @@ def test_halt_ends_a_drill_heals_and_says_what_is_left(well: Staging) -> None:
         with pytest.raises(Refused, match="runs already"):
             well.world().play(well.scenario("second", LONG_CUT), 0, lambda record: None)
         said: list[str] = []
-        halted = halt(cluster=CLUSTER, state_dir=well.state, say=said.append)
+        halted = halt(well.file, state_dir=well.state, say=said.append)
         assert halted.stopped == (f"real (pid {runner.process.pid})",) and halted.left == ()
         assert runner.stopped() == "halted"
     finally:
@@ -187,7 +187,7 @@ def test_ctrl_c_heals_before_it_ends(well: Staging) -> None:
 
 def test_a_toxiproxy_that_hangs_is_left_and_keeps_nobody_from_healing_the_others(well: Staging) -> None:
     hung = well.toxiproxies["site-b"]
-    faults = 'faults: [{at: 1s, cut: [site-b, "*"]}, {at: 1s, cut: [site-c, "*"]}]\nexpect: [{always: [never_empty]}]\n'
+    faults = 'faults: [{at: 0s, cut: [site-b, "*"]}, {at: 0s, cut: [site-c, "*"]}]\nexpect: [{always: [never_empty]}]\n'
     runner = Runner(well, well.scenario_file("hung", faults, duration="10m"))
     try:
         until("both cuts", lambda: sum(bool(proxy.toxics) for proxy in well.proxies().values()) == 2)
@@ -223,7 +223,7 @@ def test_halt_finds_what_an_unknown_runner_left_by_looking(well: Staging, tmp_pa
 
 def test_client_errors_beyond_what_the_scenario_allows_end_it(well: Staging) -> None:
     faults = "faults:\n" + "".join(
-        f"  - {{at: 1s, stop: {{service: www, site: {site}, how: hang}}}}\n" for site in well.toxiproxies
+        f"  - {{at: 0s, stop: {{service: www, site: {site}, how: hang}}}}\n" for site in well.toxiproxies
     )
     drilled = well.drill(well.scenario("worse", faults + "expect: [{outage: {www: 3s}}]\n", duration="10m"))
     assert (
@@ -282,7 +282,7 @@ def test_preflight_of_the_wrong_cluster(well: Staging, tmp_path: Path) -> None:
 
     said = refused(well, StagingWorld(well.file, confirm=mistyped, state_dir=tmp_path))
     assert 'the cluster\'s name is "real", and "rael" was typed; nothing was broken' in said
-    assert "at 1 s: cut" in shown[0] and "www-site-a" in shown[0]
+    assert "at 0 s: cut" in shown[0] and "www-site-a" in shown[0]
     said = refused(well, StagingWorld(well.file, state_dir=tmp_path))
     assert "it was not typed" in said
 

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,8 @@ from chaos.writing import worded
 from controlplane.config import read_config
 from controlplane.dns.table import Table
 from controlplane.drivers import Actual, Change, Result
+from policies.standing import FULL, Facts, Standing, stand
+from tests.sim.mutations.swap import everywhere
 from tests.unit.histories import scenario
 
 SOME = [case_seed(7, number) for number in range(40)]
@@ -180,6 +183,23 @@ def test_a_planted_bug_is_found_and_shrunk(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(Table, "apply", unfenced)
     assert "fenced" in play(case).failures
     assert shown(case, tmp_path) == ["delay", "operator drain", "operator undrain"]
+
+
+def test_a_failover_that_never_comes_is_found() -> None:
+    """The planted bug: whoever is down stands as one who is up."""
+    case = small(Fault(verb="power_off", at_s=5.0, for_s=240.0, site="site-a"))
+    seen = play(case)
+    assert seen.failures == {}
+    assert (seen.looked.failovers, seen.looked.exempt) == (1, 0)
+    assert seen.looked.checked["bounded"] == 4
+
+    def heedless(stand: Callable[[Facts], Standing]) -> Callable[[Facts], Standing]:
+        return lambda facts: s if (s := stand(facts)).rule != "failed" else Standing("ready", "up for all I care", FULL)
+
+    with everywhere(stand, heedless) as reached:
+        failures = play(case).failures
+    assert reached.times
+    assert "www never left site-a" in failures["bounded"][0]
 
 
 # ---- shrinking alone

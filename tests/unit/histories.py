@@ -35,6 +35,7 @@ VOTES = {
     "silent": Vote(0),
     "blind": Vote.FRESH | Vote.BLIND | Vote.DOWN,
 }
+OPTIONS = '{"address": "192.0.2.53", "dialect": "powerdns"}'  # which tells regions apart, and has weights
 R = TypeVar("R", bound=Record)
 
 
@@ -49,7 +50,7 @@ def config(demand: float = 500.0, capacity: float = 1000.0) -> Config:
         dns=Dns("www.example.org", 20),
     )
     servers = tuple(
-        DnsDriver("rfc2136", f"dns-{site}", site, ("example.org",), (site, SITES[n - 1]), 1.0, "freeze", (), "{}")
+        DnsDriver("rfc2136", f"dns-{site}", site, ("example.org",), (site, SITES[n - 1]), 1.0, "freeze", (), OPTIONS)
         for n, site in enumerate(SITES)
     )
     sites = {site: Site(capacity=capacity) for site in SITES} | {"cloud": Site(capacity=0.0, role="witness")}

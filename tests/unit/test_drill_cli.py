@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -259,7 +255,7 @@ def test_a_configuration_of_the_user(scenario: Path, world: FakeWorld, tmp_path:
         (("run", "--all", "--report", "x.html"), "--report is for one scenario"),
         (("run", "site-dark", "--report", "/nowhere/x.html"), "/nowhere/x.html: No such file or directory"),
         (("run", "site-dark", "--seed", "-1"), "--seed"),
-        (("fuzz", "--hours", "0"), "--hours has to be over 0"),
+        (("fuzz", "--hours", "0"), "--hours 0: has to be over 0"),
         (("fuzz", "--into", "/dev/null"), "is not a directory"),
     ],
 )
@@ -349,31 +345,18 @@ def test_halt_with_nothing_to_heal() -> None:
     assert "Nothing to heal." in result.stderr
 
 
+@pytest.mark.parametrize("command", ["run", "fuzz"])
+def test_more_processes_than_the_machine_can_bear_are_refused(
+    command: str, scenario: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    what = [scenario] if command == "run" else []
+    result = cli(command, *what, "--jobs", 100_000)
+    assert result.exit_code == 2
+    assert result.stderr == "--jobs 100000: at most 8 here, 4 for each processor\n"
+
+
 def test_halt_of_a_file_that_is_not_there(tmp_path: Path) -> None:
     result = cli("halt", "--staging", tmp_path / "x.yaml")
     assert result.exit_code == 1
     assert "x.yaml" in result.stderr
-
-
-@pytest.mark.timeout(120)
-def test_ctrl_c_in_the_simulator(tmp_path: Path) -> None:
-    file = written(tmp_path, "long", "23h", "20h")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "controlplane.cli.main", "drill", "run", str(file)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": "."},
-    )
-    try:
-        assert process.stdout is not None
-        while "cut site-a" not in process.stdout.readline():
-            assert process.poll() is None
-        time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == 130
-    assert said == "Interrupted. What the drill broke is healed; it is not recorded.\n"

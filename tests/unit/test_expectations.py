@@ -92,6 +92,24 @@ def test_nobody_to_ask_is_nothing_to_look_at() -> None:
     assert "no reachable name server" in one.detail
 
 
+def test_one_look_is_not_all_through() -> None:
+    """Nobody is reachable for most of the time."""
+    for until_s, passes in ((120.0, True), (180.0, False)):
+        gone = [replace(r, at=100.0, reachable=False) for r in GOOD.records if isinstance(r, Answered) and r.at == 65.4]
+        again = [replace(r, at=until_s, reachable=True) for r in gone]
+        one = held(during(66.0, 199.0, "answer", B), added(GOOD, *gone, *again))
+        assert one.passed is passes
+        assert passes or one.detail == "from 100.0s to 180.0s no reachable name server to look at"
+
+
+def test_after_the_heal_everybody_answers() -> None:
+    expect = Expect(kind="after_heal", from_s=200.0, conditions=(Condition("converged"),))
+    assert held(expect).passed
+    last = next(r for r in GOOD.records if isinstance(r, Answered) and r.at == 327.2 and r.server == A)
+    one = held(expect, added(GOOD, replace(last, at=350.0, reachable=False)))
+    assert (one.passed, one.detail) == (False, "site-a gives clients in world no answer for www")
+
+
 def test_converged_leaves_out_what_was_edited_by_hand() -> None:
     """Left alone, and alarmed: it is not the control plane that is behind."""
     late = changed(GOOD, Answered, 327.2, lambda r: replace(r, generation=4))

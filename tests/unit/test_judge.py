@@ -55,6 +55,18 @@ def test_it_fails_with_an_expectation_an_invariant_or_a_fault_that_stays() -> No
     assert not report.passed
 
 
+def test_what_expects_nothing_has_not_passed() -> None:
+    assert not judge(scenario(expect=[Expect(kind="always")]), GOOD).passed
+
+
+def test_a_fault_that_never_began_has_shown_nothing() -> None:
+    never = Fault(verb="store_down", at_s=300.0, for_s=5.0, text="store_down")
+    report = judge(scenario(DARK, never, expect=SAID), GOOD)
+    assert not report.passed
+    assert [one.text for one in report.expectations if not one.passed] == ["store_down at 300s begins"]
+    assert judge(scenario(DARK, never, expect=SAID), replace(GOOD, stopped="Ctrl-C")).expectations[-1].passed
+
+
 def test_the_phases_of_a_failover() -> None:
     (one,) = failovers(scenario(), GOOD)
     assert (one.service, one.left, one.at_s, one.fault_at_s) == ("www", "site-a", 65.2, 60.0)
@@ -96,12 +108,17 @@ def test_a_server_that_never_takes_it_is_waited_for_to_the_end() -> None:
 
 
 def test_a_site_that_was_down_long_before_it_was_left_was_not_detected_then() -> None:
-    tale = dark()
-    tale.commit(65.2, None, FAILED, ALL_DOWN)
+    tale = dark()  # nobody takes anything
+    tale.commit(65.2, None, {"site-a": "failed", "site-b": "soak", "site-c": "soak"}, ALL_DOWN)
     tale.commit(150.0, {"site-b": 100}, FAILED, ALL_DOWN, rule="failed")
     (one,) = failovers(scenario(), tale.history())
     assert one.detect_s is None
-    tale = dark()  # but what the governor held back, it was
+    tale = dark()  # but where others had room, it was
+    tale.commit(65.2, None, FAILED, ALL_DOWN)
+    tale.commit(150.0, {"site-b": 100}, FAILED, ALL_DOWN, rule="failed")
+    (one,) = failovers(scenario(), tale.history())
+    assert one.detect_s == 90.2
+    tale = dark()  # and what the governor held back, too
     tale.commit(65.2, None, FAILED, ALL_DOWN, refused="governor", wait_left_s=3.0)
     tale.commit(68.2, {"site-b": 100}, FAILED, ALL_DOWN, rule="failed")
     (one,) = failovers(scenario(), tale.history())
@@ -124,7 +141,19 @@ def test_the_fault_that_was_its_cause() -> None:
     (one,) = failovers(scenario(DARK, cut, api), tale.history())
     assert one.fault_at_s == 60.0  # neither another site's cut nor another service's stop
     (one,) = failovers(scenario(DARK, replace(cut, other="site-a"), api), tale.history())
-    assert one.fault_at_s == 61.0
+    assert one.fault_at_s == 60.0  # nor what comes on top of it
+
+
+def test_a_fault_that_was_there_before_is_the_cause_where_nothing_came_after_the_last_pass() -> None:
+    """A flaky service passes now and then; what broke it for good is what came after."""
+    flaky = Fault(verb="flaky", at_s=30.0, for_s=200.0, service="www", site="site-a", rate=0.5)
+    tale = dark()
+    tale.tell(Faulted(at=30.0, index=1, began=True, text="flaky"))
+    tale.commit(65.2, {"site-b": 100}, FAILED, ALL_DOWN, rule="failed")
+    (one,) = failovers(scenario(DARK, flaky), tale.history())
+    assert one.fault_at_s == 60.0
+    (one,) = failovers(scenario(replace(DARK, site="site-c"), flaky), tale.history())
+    assert one.fault_at_s == 30.0
 
 
 def test_runs_of_failures() -> None:

@@ -95,12 +95,12 @@ def test_decisions_of_a_journal_are_those_that_moved_something(tmp_path: Path) -
 
 def test_without_root_it_says_what_was_left_out_and_how_to_run_it() -> None:
     code = "import os, sys, pytest; os.geteuid = lambda: 1000; sys.exit(pytest.main(sys.argv[1:]))"
-    files = ("tests/lab/test_4_deputy.py", "tests/real/test_image.py", "tests/unit/test_journal_disk.py")
+    files = ("tests/lab/test_2_service_fails.py", "tests/real/test_image.py", "tests/unit/test_journal_disk.py")
     argv = (sys.executable, "-c", code, "-p", "no:cacheprovider", *files)
     done = subprocess.run(
         argv, cwd=ROOT, capture_output=True, text=True, check=False, timeout=50, env={**os.environ, "COLUMNS": "200"}
     )
-    assert "tests/lab/test_4_deputy.py::test_the_deputy_writes_for_a_dead_control_node" in done.stdout
+    assert "tests/lab/test_2_service_fails.py::test_each_is_served_elsewhere_within_a_minute" in done.stdout
     assert "tests/real/test_image.py::test_a_whole_cluster_runs_in_it" in done.stdout
     assert "sudo make test" in done.stdout and "sudo make lab" in done.stdout
     assert "5 deselected" in done.stdout and done.returncode == 0, "what needs no root runs"

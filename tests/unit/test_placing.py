@@ -126,6 +126,18 @@ def test_held_keeps_what_it_has_and_gets_no_more() -> None:
         assert world(planned(config, {"a": HELD, "b": DOWN}, {"world": {"b": 100}}, sticky)) == {"a": 100}
 
 
+def test_who_is_held_bears_its_part_of_an_overload_as_before() -> None:
+    """A vantage that dissents must not halve what a site has, only because it is too much for all of them."""
+    config = one_service({"a": 100.0, "b": 300.0, "c": 300.0}, 2000.0)
+    cur = {"world": {"a": 14, "b": 43, "c": 43}}
+    assert planned(config).shares == cur
+    for sticky in (True, False):
+        assert planned(config, {"b": HELD}, cur, sticky).shares == cur
+        assert planned(config, {"b": HELD, "c": HELD}, cur, sticky).shares == cur
+    assert world(planned(config, {"b": HELD}, {"world": {"a": 50, "b": 10, "c": 40}})) == {"a": 23, "b": 10, "c": 67}
+    assert world(planned(config, {"b": HELD, "a": DOWN, "c": DOWN}, cur)) == {"b": 100}, "a last resort, as before"
+
+
 def test_the_forced_plan_moves_only_what_must_move() -> None:
     config = one_service({"a": 1000.0, "b": 1000.0, "c": 1000.0}, 600.0)
     cur = {"world": {"b": 30, "c": 70}}

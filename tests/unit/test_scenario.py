@@ -313,6 +313,27 @@ def test_lag_is_written_too() -> None:
 # --- those that ship --------------------------------------------------------------------------------------------------
 
 
+def test_of_a_file_that_is_no_configuration_nothing_is_quoted(tmp_path: Path) -> None:
+    """Nor is it in the scenario's place: messages end in the logs of a CI."""
+    (tmp_path / "shadow").write_text("root:$6$secret:19000:0:99999:7:::\ndaemon:*:19000:0:99999:7:::\n")
+    file = tmp_path / "scenario.yaml"
+    file.write_text(DESIGN.replace("acme.yaml", "shadow"))
+    said = [str(problem).removeprefix(f"{tmp_path}/") for problem in read_scenario(file).problems]
+    assert said == [
+        f"scenario.yaml:4:9: error: config: cannot be used: 1 error in {tmp_path}/shadow",
+        "shadow:1:1: error: expected a mapping with version, cluster, sites, ...",
+    ]
+    said = [str(problem).removeprefix(f"{tmp_path}/") for problem in read_scenario(tmp_path / "shadow").problems]
+    assert said == ["shadow:1:1: error: expected a mapping with name, about, config, ..."]
+
+
+def test_of_a_key_that_is_a_whole_text_its_beginning_is_quoted(tmp_path: Path) -> None:
+    file = tmp_path / "scenario.yaml"
+    file.write_text(DESIGN.replace("acme.yaml", str(CONFIG)) + f"? {'word ' * 30}\n: 1\n")
+    (problem,) = read_scenario(file).problems
+    assert len(problem.message) < 200 and problem.message.startswith('unknown key "word word') and "..." in str(problem)
+
+
 def test_a_scenario_is_found_by_its_name_or_its_path(tmp_path: Path) -> None:
     for name, file in shipped().items():
         assert find(name) == file

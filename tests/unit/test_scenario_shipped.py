@@ -8,23 +8,10 @@ import pytest
 
 from chaos.reading import SHIPPED, read_scenario, shipped
 from chaos.scenario import Scenario
+from chaos.worlds.lab.play import LabWorld
 from chaos.writing import scenario_text
 
-LAB = frozenset(
-    [
-        "cut",
-        "cut_one_way",
-        "power_off",
-        "stop",
-        "kill",
-        "pause",
-        "restart",
-        "store_down",
-        "dns_api_down",
-        "operator",
-        "loss",
-    ]
-)
+LAB = frozenset(LabWorld.verbs)
 
 
 def scenario(file: Path) -> Scenario:

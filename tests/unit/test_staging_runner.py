@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,12 @@ from chaos.history import AnyRecord, Asked, Faulted
 from chaos.scenario import Fault, Scenario
 from chaos.worlds.staging import runner as runners
 from chaos.worlds.staging.clients import Client
+from chaos.worlds.staging.faults import Deed
 from chaos.worlds.staging.file import Measured, Place, Staging
 from chaos.worlds.staging.journal import Journal, Making
 from chaos.worlds.staging.runner import Runner, Setup
+from chaos.worlds.staging.toxiproxy import ToxiproxyError
+from chaos.worlds.world import Say
 from tests.support import run
 from tests.unit.api_cluster import Cluster, running
 from tests.unit.drill_world import config
@@ -43,7 +46,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def drilled(
-    monkeypatch: pytest.MonkeyPatch, api: tuple[str, ...], journal: Path, switch: FakeSwitch
+    monkeypatch: pytest.MonkeyPatch,
+    api: tuple[str, ...],
+    journal: Path,
+    switch: FakeSwitch,
+    say: Say = lambda record: None,
 ) -> tuple[str, list[AnyRecord]]:
     """(why it stopped, what was recorded) of a cut through a toxiproxy that is not there."""
     monkeypatch.setattr(runners, "WARM_S", 0.2)
@@ -62,7 +69,7 @@ def drilled(
     )
 
     async def main() -> tuple[str, list[AnyRecord]]:
-        found = Runner(setup, lambda record: None)
+        found = Runner(setup, say)
         async with asyncio.timeout(25):
             await found.run()
         return found.stopped, found.records
@@ -88,6 +95,20 @@ def test_a_fault_that_cannot_be_made_ends_it(monkeypatch: pytest.MonkeyPatch, tm
     making = [entry for entry in Journal(tmp_path / "x.jsonl").entries() if isinstance(entry, Making)]
     assert [entry.text for entry in making] == ["cut site-a"], "it was announced before it was made"
     assert next(record.failed for record in records if isinstance(record, Asked)) >= 1
+
+
+def test_a_fault_has_begun_before_it_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cluster: Cluster) -> None:
+    heard: list[AnyRecord] = []
+    before: list[list[tuple[bool, str]]] = []
+
+    def made(all_of: Iterable[Deed]) -> None:
+        before.append(faulted(heard))
+        raise ToxiproxyError("enough")
+
+    monkeypatch.setattr(runners, "make", made)
+    stopped, _ = drilled(monkeypatch, cluster.urls, tmp_path / "x.jsonl", FakeSwitch(99), heard.append)
+    assert before == [[(True, "")]], "clients may fail of it from now on"
+    assert stopped == "cut site-a could not be made: enough"
 
 
 def test_without_its_switch_nothing_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cluster: Cluster) -> None:

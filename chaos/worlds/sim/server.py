@@ -9,11 +9,12 @@ import dns.message
 
 from controlplane.dns.embedded import EmbeddedServer
 from controlplane.dns.regions import Client, Place, Regions
-from controlplane.dns.table import Zone
+from controlplane.dns.table import FENCE_LABEL, Zone
 from controlplane.drivers import Actual, Change, Result
 from policies.world import Answer
 
-TURNS = 8  # different answers to one question that are worked out
+FENCE = FENCE_LABEL.encode()
+TURNS = 3  # different answers to one question that are worked out
 
 Told = tuple[tuple[str, ...], int | None]  # sites in the answers, and the fence's generation
 
@@ -27,22 +28,22 @@ class Named(Regions):
 
 
 class Replies:
-    """To one question, as long as nothing is `written`."""
+    """To one question, as long as what they come from is `basis`."""
 
-    def __init__(self, written: int, count: int) -> None:
-        self.written = written
+    def __init__(self, basis: object, count: int) -> None:
+        self.basis = basis
         self.messages: deque[dns.message.Message] = deque(maxlen=count)
 
 
 class Server:
     """One server's contents. `name`: "site-a", or "site-a/2" for its first secondary. geo: it tells clients of
-    different regions different things. expected: see EmbeddedServer. written: rises with every change."""
+    different regions different things. expected: see EmbeddedServer."""
 
     def __init__(
         self, name: str, zones: Sequence[Zone], regions: Named, geo: bool, expected: Sequence[str] = ()
     ) -> None:
         self.name, self.geo = name, geo
-        self.written = 0
+        self._configured = 0  # times
         self._server = EmbeddedServer(zones, regions, expected=expected)
         self._replies: dict[Hashable, Replies] = {}
 
@@ -57,17 +58,15 @@ class Server:
     def configure(self, regions: Named, expected: Sequence[str]) -> None:
         zones = tuple(self._server.table.zones.values())
         self._server.configure(zones, regions, expected=expected)
-        self.written += 1
+        self._configured += 1
 
     def read(self, name: str) -> Actual | None:
         return self._server.table.read(name)
 
     def put(self, name: str, actual: Actual | None) -> None:
         self._server.table.edit(name, actual)
-        self.written += 1
 
     def apply(self, change: Change) -> tuple[Result, str]:
-        self.written += 1
         return self._server.table.apply(change)
 
     def forget(self) -> None:
@@ -76,7 +75,6 @@ class Server:
         for name in self.names:
             table.edit(name, None)
         table.written = False
-        self.written += 1
 
     def close(self) -> None:
         self._server.responder.regions.close()
@@ -105,12 +103,15 @@ class Server:
 
     def reply(self, query: dns.message.Message, source: str) -> dns.message.Message:
         """`source`: an address, or "region NAME". The same message for the same question, while nothing changes; or, if
-        those who ask take turns, the same TURNS messages again and again."""
+        those who ask take turns, the same TURNS messages again and again. (Of an SOA's serial this is not true.)"""
         asked = query.question[0]
         key = (source, asked.name.labels, asked.rdtype, tuple([option.to_wire() for option in query.options]))
         known = self._replies.get(key)
-        if known is None or known.written != self.written:
-            known = self._replies[key] = Replies(self.written, TURNS if self._turns(query) else 1)
+        labels = asked.name.labels[asked.name.labels[0] == FENCE :]
+        actual = self.read(b".".join(labels[:-1]).decode("ascii").lower())
+        basis = (actual, self._configured, self._server.table.written)
+        if known is None or known.basis != basis:
+            known = self._replies[key] = Replies(basis, TURNS if _turns(actual) else 1)
         if len(known.messages) == known.messages.maxlen:
             known.messages.rotate(-1)
             return known.messages[-1]
@@ -119,12 +120,6 @@ class Server:
         known.messages.append(dns.message.from_wire(answer))
         return known.messages[-1]
 
-    def _turns(self, query: dns.message.Message) -> bool:
-        """May the next one who asks be told something else?"""
-        actual = self.read(query.question[0].name.to_text(omit_final_dot=True).lower()) if query.question else None
-        sets = [(a.region, a.rtype) for a in actual.answers if a.weight > 0] if actual else []
-        return len(set(sets)) < len(sets)
-
     def _rows(self, answers: Sequence[Answer], region: str, rtype: str) -> list[Answer]:
         """As the table picks them: the region's, else the default one's, else anybody's."""
         rows = [a for a in answers if a.rtype == rtype and a.weight > 0]
@@ -132,3 +127,9 @@ class Server:
             if mine := [a for a in rows if a.region == each]:
                 return mine
         return [a for a in rows if a.region == rows[0].region]
+
+
+def _turns(actual: Actual | None) -> bool:
+    """May the next one who asks be told something else?"""
+    sets = [(a.region, a.rtype) for a in actual.answers if a.weight > 0] if actual else []
+    return len(set(sets)) < len(sets)

@@ -23,8 +23,8 @@ TIMEOUT, REFUSED, RESET, ERROR = "timeout", "refused", "reset", "status 500"
 Seen = tuple[Sample, float]  # what a probe finds, and the seconds that it takes
 
 
-class Condition:
-    """Of one service at one site. Each thing that is wrong is there as often as a fault brought it."""
+class Wrong:
+    """What is wrong with one service at one site; each thing as often as a fault brought it."""
 
     def __init__(self) -> None:
         self.how: list[str] = []  # of `stop`: refuse | hang | error
@@ -43,7 +43,7 @@ class Services:
 
     def __init__(self, config: Config, network: Network) -> None:
         self._network = network
-        self._conditions: dict[tuple[str, str], Condition] = {}
+        self._wrong: dict[tuple[str, str], Wrong] = {}
         self._at: dict[str, str] = {}  # address -> site
         self._of: dict[tuple[str, str], str] = {}  # service, address -> site
         self._data: set[str] = set()  # ids of targets that tell how old a copy is
@@ -76,22 +76,22 @@ class Services:
     # --- disturbing ---
 
     def stop(self, service: str, site: str, how: str) -> Undo:
-        return self._put(self._condition(service, site).how, how)
+        return self._put(self._wrong_at(service, site).how, how)
 
     def flaky(self, service: str, site: str, rate: float) -> Undo:
-        return self._put(self._condition(service, site).rates, rate)
+        return self._put(self._wrong_at(service, site).rates, rate)
 
     def reset(self, service: str, site: str) -> Undo:
-        return self._put(self._condition(service, site).resets, True)
+        return self._put(self._wrong_at(service, site).resets, True)
 
     def slow(self, service: str, site: str, by_s: float) -> Undo:
-        return self._put(self._condition(service, site).slow_s, by_s)
+        return self._put(self._wrong_at(service, site).slow_s, by_s)
 
     def lag(self, service: str, site: str, age_s: float) -> Undo:
-        return self._put(self._condition(service, site).age_s, age_s)
+        return self._put(self._wrong_at(service, site).age_s, age_s)
 
-    def _condition(self, service: str, site: str) -> Condition:
-        return self._conditions.setdefault((service, site), Condition())
+    def _wrong_at(self, service: str, site: str) -> Wrong:
+        return self._wrong.setdefault((service, site), Wrong())
 
     def _put(self, there: list[T], what: T) -> Undo:
         there.append(what)
@@ -121,9 +121,9 @@ class Services:
         return known is not None and known[0].passed
 
     def _certain(self, vantage: str, target: Target) -> bool:
-        condition = self._conditions.get((target.service, target.site))
+        wrong = self._wrong.get((target.service, target.site))
         loss = self._network.path(vantage, target.site or OUTSIDE).loss
-        return not loss and (condition is None or not condition.rates)
+        return not loss and (wrong is None or not wrong.rates)
 
     def _probe(self, vantage: str, target: Target, rng: random.Random) -> tuple[Sample, float]:
         path = self._network.path(vantage, target.site or OUTSIDE)
@@ -132,18 +132,18 @@ class Services:
         took_s = path.rtt_s + (lost_s(path.loss, rng) if path.loss else 0.0)
         if not path.works or elsewhere or took_s >= limit_s:
             return Sample(False, False, "timeout connect", limit_s), limit_s
-        condition = self._conditions.get((target.service, target.site))
-        reason = "" if condition is None else _reason(condition, rng)
+        wrong = self._wrong.get((target.service, target.site))
+        reason = "" if wrong is None else _reason(wrong, rng)
         took_s += (TRIPS - 1) * path.rtt_s
-        if condition is not None:
-            took_s += sum(condition.slow_s)
+        if wrong is not None:
+            took_s += sum(wrong.slow_s)
         if reason in (REFUSED, RESET):
             return Sample(False, True, reason, path.rtt_s), path.rtt_s
         if reason == TIMEOUT or took_s >= limit_s:
             return Sample(False, True, "timeout headers", limit_s), limit_s
         if reason:
             return Sample(False, True, reason, took_s), took_s
-        lag_s = COPY_LAG_S + sum(condition.age_s if condition else ()) if target.id in self._data else None
+        lag_s = COPY_LAG_S + sum(wrong.age_s if wrong else ()) if target.id in self._data else None
         return Sample(True, True, "status 200", took_s, lag_s=lag_s), took_s
 
     def connect(self, service: str, site: str, rng: random.Random) -> str:
@@ -151,12 +151,12 @@ class Services:
         path = self._network.path(CLIENTS, site)
         if site not in self._network.ends or not path.works:
             return TIMEOUT
-        condition = self._conditions.get((service, site))
-        reason = "" if condition is None else _reason(condition, rng)
+        wrong = self._wrong.get((service, site))
+        reason = "" if wrong is None else _reason(wrong, rng)
         took_s = TRIPS * path.rtt_s + (lost_s(path.loss, rng) if path.loss else 0.0)
         if reason in (REFUSED, RESET) and path.rtt_s < CLIENT_S:
             return reason
-        if took_s + sum(condition.slow_s if condition else ()) >= CLIENT_S:
+        if took_s + sum(wrong.slow_s if wrong else ()) >= CLIENT_S:
             return TIMEOUT
         return reason
 
@@ -169,11 +169,11 @@ def lost_s(loss: float, rng: random.Random) -> float:
     return late_s
 
 
-def _reason(condition: Condition, rng: random.Random) -> str:
+def _reason(wrong: Wrong, rng: random.Random) -> str:
     """Why a request that got there fails; "" = it does not."""
     words: Mapping[str, str] = {"refuse": REFUSED, "hang": TIMEOUT, "error": ERROR}
-    if condition.how:
-        return words[condition.how[-1] or "refuse"]
-    if condition.resets:
+    if wrong.how:
+        return words[wrong.how[-1] or "refuse"]
+    if wrong.resets:
         return RESET
-    return ERROR if any(rng.random() < rate for rate in condition.rates) else ""
+    return ERROR if any(rng.random() < rate for rate in wrong.rates) else ""

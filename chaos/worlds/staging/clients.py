@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 import dns.edns
@@ -114,35 +114,38 @@ class Client:
 
 
 class Tally:
-    """Says when clients fail more than the scenario allows.
+    """Says when the clients of a service fail more than the scenario allows.
 
-    A client of a service may fail for `allowed_s` (what the scenario's `outage` says of the service, else its worst
-    case) after each beginning and end of a fault. What fails beyond that, or before the first fault, is too much; when
-    its share of the requests of all clients over the last WINDOW_S is over `most`, the drill ends."""
+    A client may fail for `allowed_s` (what the scenario's `outage` says of its service, else its worst case) after each
+    beginning and end of a fault that touches the service. What fails beyond that, or before the first such fault, is
+    too much; when its share of the requests of the service's clients over the last WINDOW_S is over `most`, the drill
+    ends: the worst service counts, not how many others are well."""
 
     def __init__(self, allowed_s: Mapping[str, float], most: float) -> None:
         self._allowed_s, self._most = allowed_s, most
-        self._spent_s: dict[str, float] | None = None  # client -> failing since the last change; None: no fault yet
-        self._last: deque[tuple[float, bool]] = deque()
+        self._spent_s: dict[str, dict[str, float]] = {}  # service -> client -> failing since it was touched last
+        self._last: dict[str, deque[tuple[float, bool]]] = {}  # service -> (when, too much)
 
-    def changed(self) -> None:
-        """A fault began, or ended."""
-        self._spent_s = {}
+    def changed(self, services: Iterable[str]) -> None:
+        """A fault that touches these began, or ended."""
+        for service in services:
+            self._spent_s[service] = {}
 
     def take(self, at: float, client: str, service: str, failed: bool, took_s: float) -> str:
         """A request ended: why the drill has to end, or ""."""
-        too_much = failed
-        if failed and self._spent_s is not None:
-            spent_s = self._spent_s[client] = self._spent_s.get(client, 0.0) + max(took_s, EVERY_S)
-            too_much = spent_s > self._allowed_s.get(service, 0.0)
-        self._last.append((at, too_much))
-        while self._last[0][0] <= at - WINDOW_S:
-            self._last.popleft()
-        share = sum(bad for _, bad in self._last) / len(self._last)
+        too_much, spent_s = failed, self._spent_s.get(service)
+        if failed and spent_s is not None:
+            spent_s[client] = spent_s.get(client, 0.0) + max(took_s, EVERY_S)
+            too_much = spent_s[client] > self._allowed_s.get(service, 0.0)
+        last = self._last.setdefault(service, deque())
+        last.append((at, too_much))
+        while last[0][0] <= at - WINDOW_S:
+            last.popleft()
+        share = sum(bad for _, bad in last) / len(last)
         if not too_much or share <= self._most:
             return ""
-        allowed = "before any fault was made"
-        if self._spent_s is not None:
+        allowed = f"before any fault touched {service}"
+        if spent_s is not None:
             allowed = f"beyond the {self._allowed_s.get(service, 0.0):g} s that {service} may be away"
         return (
             f"client errors {share:.0%} > {self._most:.0%} over the last {WINDOW_S:g} s, {allowed} ({client} was last)"

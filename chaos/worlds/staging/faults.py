@@ -81,6 +81,20 @@ def deeds(fault: Fault, index: int, staging: Staging) -> tuple[Deed, ...]:
     return tuple(Deed(place.url, proxy, _toxics(fault, name)) for proxy in proxies)
 
 
+def touched(all_of: Iterable[Deed], staging: Staging) -> frozenset[str]:
+    """The services whose clients may notice: those that a proxy fronts; all, if it fronts a store or a name server."""
+    every = frozenset(service for place in staging.sites.values() for service in place.services)
+    found: set[str] = set()
+    for deed in all_of:
+        for place in staging.sites.values():
+            if place.url != deed.url:
+                continue
+            if deed.proxy in (*place.store, *place.dns):
+                return every
+            found.update(service for service, proxies in place.services.items() if deed.proxy in proxies)
+    return frozenset(found)
+
+
 def _toxics(fault: Fault, name: str) -> tuple[Toxic, ...]:
     if fault.verb in ("cut", "stop"):
         # Without an end (0) both ways: what is sent is dropped, nothing comes back, no connection is closed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,12 +14,13 @@ from msgspec import Struct
 from chaos.worlds.staging import journal as journals
 from chaos.worlds.staging.faults import heal, places_of
 from chaos.worlds.staging.file import read_staging
-from chaos.worlds.staging.journal import Ended, Holder, Journal, JournalError
+from chaos.worlds.staging.journal import Begun, Ended, Holder, Journal, JournalError
 from chaos.worlds.staging.switch import now
 from chaos.worlds.world import Refused
 
 GENTLE_S = 10.0  # a runner that is asked to end heals first
 LOOK_S = 0.1
+Places = Mapping[str, tuple[str, ...]]  # a toxiproxy's address -> its proxies
 
 
 class Halted(Struct, frozen=True):
@@ -32,60 +33,72 @@ class Halted(Struct, frozen=True):
 
 
 def halt(
-    file: Path | None = None,
-    cluster: str = "",
-    *,
-    state_dir: Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    file: Path | None = None, *, state_dir: Path | None = None, say: Callable[[str], None] = lambda line: None
 ) -> Halted:
-    """Of the drills that this machine's journals know (of one cluster, if it is named), and of the proxies of a staging
-    file, whoever broke them. A second time there is nothing to do. `say` is told what happens. Raises Refused for a
-    file that is not right, or journals that cannot be read."""
+    """Of all drills that this machine's journals know; with a staging file, of those of its cluster alone, and of the
+    file's proxies, whoever broke them. A second time there is nothing to do. `say` is told what happens. Raises Refused
+    for a file that is not right, or journals that cannot be read."""
     where = journals.directory() if state_dir is None else state_dir
-    places, known = _places(file, cluster, where)
+    cluster, of_file = _asked(file)
+    known = _known(where, cluster)
+    every = [of_file, *(begun.places for begun in known.values())]
     running = _running(where, cluster)
     ours = {name: holder.pid for name, holder in running.items() if holder.here}
     for name, pid in ours.items():
         say(f"ending the drill of {name} (pid {pid})")
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-    first = heal(places)  # at once: the runner may hang
+    first = heal(_together(every))  # at once: the runner may hang
     for line in first.healed:
         say(f"healed {line}")
     _wait(where, ours, say)
-    last = heal(places)  # of what it did in the meantime
-    for journal in known:
-        with suppress(OSError):
-            journal.write(Ended(at=now(), by="halt", why="drill halt", left=last.left))
+    last = [heal(of_file)]  # of what it did in the meantime
+    for journal, begun in known.items():
+        last.append(heal(begun.places))  # each has its own places, and what is left of those
+        if begun.cluster in ours or begun.cluster not in running:  # a runner elsewhere goes on, and ends its own
+            with suppress(OSError):
+                journal.write(Ended(at=now(), by="halt", why="drill halt", left=last[-1].left))
     return Halted(
         stopped=tuple(f"{name} (pid {pid})" for name, pid in ours.items()),
-        healed=tuple(dict.fromkeys((*first.healed, *last.healed))),
+        healed=_once([line for healing in (first, *last) for line in healing.healed]),
         left=(
-            *last.left,
+            *_once([line for healing in last for line in healing.left]),
             *(f"a drill of {n} goes on ({h}): halt it there" for n, h in running.items() if not h.here),
         ),
     )
 
 
-def _places(file: Path | None, cluster: str, where: Path) -> tuple[dict[str, tuple[str, ...]], list[Journal]]:
-    """(a toxiproxy's address -> proxies to look at, journals of drills that are not over)."""
-    places: dict[str, tuple[str, ...]] = {}
-    if file is not None:
-        read = read_staging(file)
-        if read.staging is None:
-            raise Refused([str(problem) for problem in read.problems])
-        places = places_of(read.staging)
+def _asked(file: Path | None) -> tuple[str, Places]:
+    """(the cluster, its proxies) of a staging file; ("", {}) = all that the journals know. Raises Refused."""
+    if file is None:
+        return "", {}
+    read = read_staging(file)
+    if read.staging is None:
+        raise Refused([str(problem) for problem in read.problems])
+    return read.staging.cluster, places_of(read.staging)
+
+
+def _known(where: Path, cluster: str) -> dict[Journal, Begun]:
+    """The journals of drills that are not over. Raises Refused."""
     try:
         if where.exists():
             journals.prepare(where)  # what is in it is acted upon
-        known = [j for j in journals.journals(where, cluster) if not j.healed()]
-        for journal in known:
-            begun = journal.begun()
-            for url, proxies in begun.places.items() if begun else ():
-                places[url] = tuple(dict.fromkeys((*places.get(url, ()), *proxies)))
+        found = {journal: journal.begun() for journal in journals.journals(where, cluster) if not journal.healed()}
     except (OSError, JournalError) as error:
         raise Refused([f"{where} cannot be read: {error}"]) from None
-    return places, known
+    return {journal: begun for journal, begun in found.items() if begun is not None}
+
+
+def _together(every: Sequence[Places]) -> Places:
+    found: dict[str, dict[str, None]] = {}
+    for places in every:
+        for url, proxies in places.items():
+            found.setdefault(url, {}).update(dict.fromkeys(proxies))
+    return {url: tuple(proxies) for url, proxies in found.items()}
+
+
+def _once(lines: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(lines))
 
 
 def _running(where: Path, cluster: str) -> dict[str, Holder]:

@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket
 import stat
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from msgspec import Struct
 from chaos.worlds.staging.faults import Deed
 
 KEPT = 20  # journals of drills that are over
+WRITTEN_S = 1.0  # whoever has got the lock has written its name by then
 
 
 class Entry(Struct, frozen=True, tag_field="kind", kw_only=True):
@@ -116,10 +118,12 @@ class Lock:
             raise JournalError(
                 f"a drill of {cluster} runs already ({holder}); failoverctl drill halt ends it"
             ) from None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
+        line = f"{os.getpid()} {socket.gethostname()}\n".encode()
+        os.pwrite(self._fd, line, 0)
+        os.ftruncate(self._fd, len(line))  # after it: whoever reads between the two must not find an empty file
 
     def release(self) -> None:
+        os.ftruncate(self._fd, 0)  # whoever holds it next must not be taken for us
         os.close(self._fd)
 
 
@@ -139,8 +143,16 @@ def holder(where: Path, cluster: str) -> Holder | None:
 
 
 def _held_by(fd: int) -> Holder | None:
-    pid, _, host = os.pread(fd, 300, 0).decode("utf-8", "replace").strip().partition(" ")
-    return Holder(int(pid), host) if pid.isdecimal() else None
+    """None: it was given back meanwhile."""
+    until = time.monotonic() + WRITTEN_S
+    while True:
+        line, end, _ = os.pread(fd, 300, 0).decode("utf-8", "replace").partition("\n")
+        pid, _, host = line.partition(" ")
+        if end and pid.isdecimal():
+            return Holder(int(pid), host)
+        if time.monotonic() > until:
+            return None
+        time.sleep(0.01)
 
 
 class Journal:

@@ -20,7 +20,7 @@ from chaos.history import AnyRecord, Faulted, Operated
 from chaos.scenario import Fault, Scenario
 from chaos.worlds.staging import switch as deadman
 from chaos.worlds.staging.clients import Client, Clients, Tally
-from chaos.worlds.staging.faults import Deed, deeds, heal, make, mine, places_of
+from chaos.worlds.staging.faults import Deed, deeds, heal, make, mine, places_of, touched
 from chaos.worlds.staging.file import Staging
 from chaos.worlds.staging.journal import Healed, Journal, Making
 from chaos.worlds.staging.toxiproxy import ToxiproxyError
@@ -146,12 +146,13 @@ class Runner:
             self.stop("the dead-man's switch ended, or gave this process up")
             return
         self._open[index] = found
-        self._tally.changed()
+        self._tally.changed(touched(found, self._setup.staging))
+        # Before it is made, which takes several calls: no client may fail of it before it began.
+        self._say(Faulted(at=self.clock(), index=index, began=True, text=fault.text))
         try:
             await self._at_toxiproxy(lambda: make(found))
         except ToxiproxyError as error:
             self.stop(f"{fault.text} could not be made: {error}")
-        self._say(Faulted(at=self.clock(), index=index, began=True, text=fault.text))
 
     async def _end(self, index: int, fault: Fault) -> None:
         places: dict[str, tuple[str, ...]] = {}
@@ -164,8 +165,7 @@ class Runner:
         self._healed(index, fault, ())
 
     def _healed(self, index: int, fault: Fault, left: tuple[str, ...]) -> None:
-        del self._open[index]
-        self._tally.changed()
+        self._tally.changed(touched(self._open.pop(index), self._setup.staging))
         self._say(Faulted(at=self.clock(), index=index, began=False, text=fault.text, left="; ".join(left)))
         with suppress(OSError):  # for people only: what is healed needs no journal
             self._setup.journal.write(Healed(at=deadman.now(), index=index, left=left))

@@ -68,7 +68,8 @@ class Switch:
         return self.alive and self._say(b"alive\n")
 
     def done(self) -> bool:
-        """The drill is over and healed: it looks once more, writes the journal's end, and ends. False: it was dead."""
+        """The drill is over: it looks once more whether all is healed, writes the journal's end, which says what is
+        left, and ends. False: it was dead, and has written nothing."""
         said = self._say(_DONE)
         with suppress(BrokenPipeError):
             self._in.close()

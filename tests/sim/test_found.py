@@ -1,0 +1,53 @@
+"""What `drill fuzz` has found: each the shortest story that showed it, by name."""
+
+from __future__ import annotations
+
+from chaos.fuzz import Case, lasting, play
+from chaos.scenario import Condition, Expect, Fault, Scenario
+from chaos.writing import worded
+from controlplane.config import read_config
+
+
+def failures(text: str, *faults: Fault, calm_s: float = 60.0) -> dict[str, tuple[str, ...]]:
+    """Checker -> what is wrong, of these faults in a cluster."""
+    result = read_config(text)
+    assert result.config is not None, result.errors
+    told = Scenario(
+        name="found",
+        about="Found by fuzz.",
+        config=result.config,
+        config_text=text,
+        duration_s=0.0,
+        faults=faults,
+        expect=(Expect(kind="after_heal", from_s=calm_s, conditions=(Condition("converged"),)),),
+        most_moves=1000,
+    )
+    return play(Case(1, worded(lasting(told)))).failures
+
+
+OVERLOADED = """
+version: 1
+cluster: small
+sites:
+  site-a: {capacity: 100}
+  site-b: {capacity: 300}
+  site-c: {capacity: 300}
+  cloud: {role: witness}
+store: {members: [site-a, site-b, cloud]}
+policy: {hold: 0s, quorum: {share: 0.67}}
+services:
+  www:
+    endpoints: {site-a: 198.51.0.10, site-b: 198.51.1.10, site-c: 198.51.2.10}
+    demand: 2000
+    checks: [{http: {port: 80}}]
+    dns: {name: www.example.org, ttl: 5s}
+drivers:
+  dns:
+    - {driver: rfc2136, site: site-a, address: 198.18.0.53, zones: [example.org], tsig: {name: k, key: {env: K}}}
+"""
+
+
+def test_one_dissenting_vantage_took_half_of_an_overloaded_site_s_traffic() -> None:
+    """A site without quorum keeps what it has. Where nothing had room, placing anew gave it only what fits, and spread
+    all of the rest over the others, which were full as well (case 71269606)."""
+    assert failures(OVERLOADED, Fault(verb="cut", at_s=10.0, for_s=20.0, one="cloud", other="site-b")) == {}
