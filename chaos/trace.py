@@ -237,7 +237,9 @@ class Board:
 
     def silent(self, service: str, excused: Collection[str]) -> Iterator[tuple[str, str]]:
         """Servers of a service that leave clients of some region without an answer, and which region; `excused`:
-        sites where something is broken, "*" = everywhere."""
+        sites where something is broken, "*" = everywhere. A new service whose machines never came up has no answer."""
+        if service not in self.decided:
+            return
         for (server, of), regions in self.rows.items():
             if of != service or EVERYTHING in excused or primary(server) in excused:
                 continue

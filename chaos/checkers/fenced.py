@@ -6,6 +6,7 @@ from __future__ import annotations
 from math import inf
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chaos.history import Answered, Committed, Edited, Faulted, History, Operated, Rewound, Wrote
 from chaos.report import Invariant
@@ -114,9 +115,10 @@ class _Servers:
         self._fenced_at.pop(key, None)
         what = f"{record.service} at {record.server}: {record.writer} wrote generation {record.generation}"
         fence = self._fences.get(key, _Fence())
-        if fence.rewound and record.server in self._forgetful and not record.held_generation and not record.held_op:
-            # It died with its process, and nobody else may be there who knows what the store had after the backup.
-            fence = _Fence()
+        if record.server in self._forgetful and not record.held_generation and not record.held_op:
+            # It died with its process, and what somebody had put there by hand with it. After a restore nobody may be
+            # left who knows what the store had after the backup, either.
+            fence = _Fence() if fence.rewound else replace(fence, hands_off="")
         if fence.hands_off == "manual" or record.held_op.startswith("manual"):
             self._found.wrong(record.at, f"{what} over a fence that was put there by hand")
         elif fence.hands_off == "foreign" and record.at < self._adopted_at:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from chaos.fuzz import Case, lasting, play
 from chaos.scenario import Condition, Expect, Fault, Scenario
 from chaos.writing import worded
@@ -51,3 +53,28 @@ def test_one_dissenting_vantage_took_half_of_an_overloaded_site_s_traffic() -> N
     """A site without quorum keeps what it has. Where nothing had room, placing anew gave it only what fits, and spread
     all of the rest over the others, which were full as well (case 71269606)."""
     assert failures(OVERLOADED, Fault(verb="cut", at_s=10.0, for_s=20.0, one="cloud", other="site-b")) == {}
+
+
+def test_a_hand_made_fence_in_memory_dies_with_its_server() -> None:
+    """An embedded name server that was edited by hand and then killed holds nothing any more: its agent writes what is
+    wanted, over nobody's fence (cases 1413549375 and 932979468: the checker still saw one)."""
+    text = OVERLOADED[: OVERLOADED.index("    - {driver")] + (
+        '    - {driver: embedded, site: site-a, zones: [example.org], listen: ["198.18.0.53:53"]}\n'
+    )
+    edit = Fault(verb="edit_zone", at_s=5.0, service="www", site="site-a", other="site-a", how="manual")
+    assert failures(text, edit, Fault(verb="kill", at_s=15.0, for_s=5.0, node="site-a")) == {}
+
+
+def test_a_new_service_whose_machines_never_came_up_has_no_answer_yet(tmp_path: Path) -> None:
+    """It never had a verdict that lets anybody serve it: no server is to blame (case 312260845)."""
+    new = """\
+  new:
+    endpoints: {site-a: 198.51.0.77}
+    checks: [{tcp: {port: 80}}]
+    dns: {name: new.example.org}
+drivers:
+"""
+    more = OVERLOADED.replace("drivers:\n", new)
+    (tmp_path / "more.yaml").write_text(more)
+    apply = Fault(verb="operator", at_s=5.0, argv=("apply", str(tmp_path / "more.yaml"), "--reason", "new"))
+    assert failures(OVERLOADED, apply) == {}
