@@ -18,11 +18,13 @@ WHY = {
     "outage": "follows from the others",
 }
 _ASKED = "chance: a resolver may ask the server with the old answer once more"
-_PAUSED = "who led: a site's home agent stands still with its leader and its deputy waits 2 s; the witness has none"
+_LED = "who led: with a site's leader its agent is gone, and its deputy waits 2 s first; the witness has no agent"
 WHY_HERE = {
     ("name-server-refuses-updates", "outage"): _ASKED,
     ("name-server-refuses-updates", "ttl"): _ASKED,
-    ("leader-paused-across-a-decision", "apply"): _PAUSED,
+    ("leader-dies-in-failover", "apply"): _LED,
+    ("leader-dies-in-failover", "ttl"): "what is not apply",
+    ("leader-paused-across-a-decision", "apply"): _LED,
     ("leader-paused-across-a-decision", "ttl"): "what is not apply",
 }
 
