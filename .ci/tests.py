@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 PYTEST = [sys.executable, "-m", "pytest"]
-FUZZ = [sys.executable, "-m", "controlplane.cli.main", "drill", "fuzz", "--hours", "20"]  # about two minutes
+FUZZ = [sys.executable, "-m", "controlplane.cli.main", "drill", "fuzz", "--hours", "12"]  # about two minutes
 
 
 def others() -> int:

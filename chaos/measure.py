@@ -212,17 +212,24 @@ class _Measure:
 
     def _last_pass(self, turned: Committed, config: Config, site: str) -> float | None:
         """The last probe that passed, as seen by the latest of the voters that made the quorum: of the target that
-        was down first, the voter with which there were enough."""
+        was down first, the voter with which there were enough. With `at_least`, of the target with which too few were
+        left."""
         frame = frames(config)[turned.decision.service]
-        found: list[float] = []
+        own: list[float] = []
+        mine: list[float] = []
+        watched = 0
         for ballot in ballots(frame, turned.decision):
-            if ballot.row.site != site or not ballot.down:
+            if ballot.row.site != site:
+                continue
+            watched += not ballot.row.own
+            if not ballot.down:
                 continue
             passes = [self._sights.last_pass(v, ballot.row.id, turned.at) for v in sorted(ballot.fails)]
             known = sorted(at for at in passes if at is not None)
             if len(known) >= ballot.needed:
-                found.append(known[ballot.needed - 1])
-        return min(found, default=None)
+                (own if ballot.row.own else mine).append(known[ballot.needed - 1])
+        spare = 0 if frame.spec.at_least is None else max(0, watched - frame.spec.at_least)
+        return min([*own, *sorted(mine)[spare:]], default=None)
 
     def _fault_s(self, service: str, site: str, at: float, began_s: float | None) -> float | None:
         """When the fault began that was its cause: the first after the last probe that passed (which may have been

@@ -23,7 +23,7 @@ Draft = dict[str, object]
 def random_faults(rng: random.Random, config: Config, files: tuple[str, ...], phase_s: float) -> tuple[Fault, ...]:
     """All begin and end within the phase; then come the operator's commands. files: what `apply` may be given."""
     dice = Dice(rng, config, files, phase_s)
-    faults = [dice.fault() for _ in range(rng.choice((1, 2, 3, 3, 4, 5, 6, 8, 10)))]
+    faults = [dice.fault() for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 3, 4, 5, 6, 8, 10)))]
     clean = _without_repeats(sorted(faults, key=lambda fault: fault.at_s))
     return (*clean, *_healing(clean, phase_s + AFTER_S, rng))
 

@@ -48,7 +48,13 @@ def bounded(scenario: Scenario, history: History) -> Invariant:
 def _judge(failover: Failover, later: int, waits_s: float, partly: bool, found: Findings) -> None:
     bounds = failover.bounds
     more_s = later * bounds["takeover_s"]
-    known_s = max(bounds["detect_s"] + bounds["publish_s"], bounds["takeover_s"]) + bounds["decide_s"] + more_s
+    # Detection counts from the last probe that passed, a new leader from the death of the old one: the fault. Both have
+    # to be over; which of them was the later one, nobody can say beforehand.
+    seen_s, led_s = bounds["detect_s"] + bounds["publish_s"], bounds["takeover_s"]
+    before_s = 0.0
+    if failover.detect_s is not None and failover.fault_at_s is not None:
+        before_s = max(0.0, failover.detect_s - (failover.at_s - failover.fault_at_s))
+    known_s = max(seen_s, led_s + before_s) + bounds["decide_s"] + more_s
     phases: list[tuple[str, float | None, float]] = [
         ("detecting and deciding", failover.detect_s, known_s),
         ("applying", failover.apply_s, bounds["apply_s"]),

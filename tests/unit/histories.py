@@ -231,9 +231,9 @@ def begun(cfg: Config | None = None) -> Tale:
     return tale
 
 
-def dark() -> Tale:
+def dark(cfg: Config | None = None) -> Tale:
     """And goes dark at 60 s, without that its clients' traffic has moved."""
-    tale = begun()
+    tale = begun(cfg)
     tale.tell(Faulted(at=60.0, index=0, began=True, text="power_off site-a"))
     tale.tell(tale.answer(60.0, "site-a", reachable=False), served(60.5, "site-a", "timeout"))
     tale.probes(61.5, "site-a", False, ("cloud", "site-b", "site-c"), last=59.8)

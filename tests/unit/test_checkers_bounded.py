@@ -11,6 +11,7 @@ from chaos.history import (
     Probed,
 )
 from chaos.scenario import Fault
+from policies.topology import Check, Governor, ProbePolicy
 from policies.world import Answer, SiteState
 from tests.unit.checking import fails, look
 from tests.unit.histories import (
@@ -21,6 +22,7 @@ from tests.unit.histories import (
     SITES,
     added,
     back,
+    config,
     dark,
     decided,
     scenario,
@@ -212,3 +214,18 @@ def test_without_raw_probes_it_is_measured_from_the_fault() -> None:
     assert look("bounded", replace(GOOD, records=bare)).passed
     late = tuple(record for record in failover(69.3).records if not isinstance(record, Probed))
     fails("bounded", replace(GOOD, records=late), "detecting and deciding took 9.3s")
+
+
+def test_a_new_leader_s_time_counts_from_the_fault() -> None:
+    """Fast probes know before anybody leads: the last one passed 0.2 s before the site died at 60 s, and a new leader
+    has 5 s from then (found by fuzz, case 1998489949)."""
+    fast = config()
+    checks = (Check("http", "http:8080", "{}", ProbePolicy(interval_s=0.5, fast_interval_s=0.1, timeout_s=0.5)),)
+    fast = replace(fast, services={name: replace(spec, checks=checks) for name, spec in fast.services.items()})
+    fast = replace(fast, policy=replace(fast.policy, governor=Governor(share=1.0)))
+    for commit_s, passed in ((65.05, True), (65.15, False)):
+        tale = dark(fast)
+        tale.commit(commit_s, {"site-b": 100}, FAILED, ALL_DOWN, rule="failed")
+        tale.apply(commit_s + 0.2, ("site-b", "site-c"))
+        tale.tell(served(80.0, "site-b"))
+        assert look("bounded", tale.history(), scenario(cfg=fast)).passed is passed
