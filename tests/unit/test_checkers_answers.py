@@ -179,3 +179,17 @@ def test_an_edit_by_hand_is_excepted() -> None:
     fails("audited", added(GOOD, stray), "no decision says so")
     edited = added(GOOD, Edited(at=90.0, server="site-b", service="www", manual=False), stray)
     assert look("audited", edited).passed
+
+
+def test_in_a_real_world_the_store_may_be_heard_a_moment_after_the_name_server() -> None:
+    late = replace(GOOD, records=tuple(later(r, 0.5) if isinstance(r, Committed) else r for r in GOOD.records))
+    late = replace(late, records=tuple(sorted(late.records, key=lambda r: r.at)))
+    fails("audited", late, "no decision says so")
+    assert look("audited", replace(late, world="lab")).passed
+    much = replace(GOOD, records=tuple(later(r, 2.0) if isinstance(r, Committed) else r for r in GOOD.records))
+    much = replace(much, world="lab", records=tuple(sorted(much.records, key=lambda r: r.at)))
+    fails("audited", much, "no decision says so")
+
+
+def later(record: Committed, by_s: float) -> Committed:
+    return replace(record, at=record.at + by_s)
