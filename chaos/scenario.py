@@ -101,7 +101,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
     faults: tuple[Fault, ...]  # in the order of their times
     expect: tuple[Expect, ...]
     resolvers: Resolvers = Resolvers()
-    transfer_s: float = 0.0  # over 0: every name server has a secondary that follows it so much later
+    transfer_s: float = 0.0  # over 0: every name server that transfers its zone has a secondary, so much later
     most_moves: int = MOST_MOVES  # no_flap: moves of one service in any hour
     file: str = ""
 

@@ -23,7 +23,7 @@ FOUND = {
 }
 
 
-def failures(text: str, *faults: Fault, calm_s: float = 60.0) -> dict[str, tuple[str, ...]]:
+def failures(text: str, *faults: Fault, calm_s: float = 60.0, transfer_s: float = 0.0) -> dict[str, tuple[str, ...]]:
     """Checker -> what is wrong, of these faults in a cluster."""
     result = read_config(text)
     assert result.config is not None, result.errors
@@ -36,6 +36,7 @@ def failures(text: str, *faults: Fault, calm_s: float = 60.0) -> dict[str, tuple
         faults=faults,
         expect=(Expect(kind="after_heal", from_s=calm_s, conditions=(Condition("converged"),)),),
         most_moves=1000,
+        transfer_s=transfer_s,
     )
     return play(Case(1, worded(lasting(told)))).failures
 
@@ -99,3 +100,31 @@ def test_the_shortest_form_of_what_was_found_passes(folder: str, seed: int) -> N
     assert read.scenario is not None, read.problems
     report = judge(read.scenario, SimWorld().play(read.scenario, seed, lambda record: None))
     assert report.passed, [invariant for invariant in report.invariants if not invariant.passed]
+
+
+EMBEDDED = """
+version: 1
+cluster: small
+sites: {site-a: {capacity: 1000}, site-b: {capacity: 1000}, site-c: {role: witness}}
+store: {members: [site-a, site-b, site-c]}
+services:
+  www:
+    endpoints: {site-a: 198.51.0.10, site-b: 198.51.1.10}
+    demand: 100
+    checks: [{http: {port: 80}}]
+    dns: {name: www.example.org, ttl: 5s}
+drivers:
+  dns:
+    - {driver: embedded, site: site-a, listen: ["198.18.0.53:53"], zones: [example.org]}
+    - {driver: embedded, site: site-b, listen: ["198.18.1.53:53"], zones: [example.org]}
+"""
+
+
+def test_a_server_that_was_started_anew_and_is_empty_has_nobody_who_follows_it() -> None:
+    """The simulator gave the server inside a node's process a secondary, which took its emptiness for news; the real
+    one transfers its zone to nobody (case 1940856748)."""
+    faults = (
+        Fault(verb="restart", at_s=10.0, for_s=2.0, node="site-a"),
+        Fault(verb="store_down", at_s=11.0, for_s=20.0),  # nothing tells it what to answer
+    )
+    assert failures(EMBEDDED, *faults, transfer_s=5.0) == {}

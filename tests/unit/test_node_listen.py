@@ -87,7 +87,7 @@ async def asked_all_the_time(port: int) -> AsyncIterator[None]:
     finally:
         over.set()
         await task
-    assert before and len(said) > 10
+    assert before and len(said) > 2
     assert [answer for answer in said if answer[1:] != (0, before)] == []
 
 

@@ -47,7 +47,7 @@ WALL_S = 0.3  # how far wall clocks that are kept right are off
 class Cluster:
     """Use as a context manager. `history`: the records so far. `seed`: equal ones give equal histories.
 
-    transfer_s: over 0: every name server has a secondary that follows so much later."""
+    transfer_s: over 0: every name server that transfers its zone has a secondary that follows so much later."""
 
     def __init__(self, config: Config, seed: str = "1", transfer_s: float = 0.0) -> None:
         self.config, self.seed = config, seed

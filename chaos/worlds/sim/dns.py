@@ -64,7 +64,7 @@ class NameServers:
         kind = DRIVERS[driver.driver]
         options = kind.options_of(driver)
         own = [join(*endpoint(text)) for text in kind.servers(options)]
-        more = [join(*endpoint(text)) for text in driver.servers] or [f"100.65.{n}.2:53"][: int(follows)]
+        more = [join(*endpoint(text)) for text in _secondaries(n, driver, follows)]
         zones = [Zone(zone, self._ns_set(zone, follows)) for zone in driver.zones]
         geo = kind.capabilities(options).geo
         expected = self._names(driver) if kind.in_process else ()
@@ -82,8 +82,7 @@ class NameServers:
                 continue
             kind = DRIVERS[driver.driver]
             own = kind.servers(kind.options_of(driver))
-            more = driver.servers or (f"100.65.{n}.2:53",)[: int(follows)]
-            for i, text in enumerate((*own, *more)):
+            for i, text in enumerate((*own, *_secondaries(n, driver, follows))):
                 found[f"ns{n + 1}-{i + 1}.{zone}"] = (endpoint(text)[0],)
         return found
 
@@ -270,3 +269,11 @@ def _fence(how: str, held: Fence | None) -> Fence | None:
     if how == "foreign":
         return Fence(FOREIGN, generation + 1, "d-1-f0e1d2.other-1")
     return held if how == "keep" else None
+
+
+def _secondaries(n: int, driver: DnsDriver, follows: bool) -> tuple[str, ...]:
+    """Of the nth entry: those that it names; else one, where the scenario has them follow. The server inside a node's
+    process transfers its zone to nobody."""
+    if driver.servers or DRIVERS[driver.driver].in_process:
+        return driver.servers
+    return (f"100.65.{n}.2:53",)[: int(follows)]
