@@ -124,7 +124,7 @@ def test_a_server_that_was_started_anew_and_is_empty_has_nobody_who_follows_it()
     """The simulator gave the server inside a node's process a secondary, which took its emptiness for news; the real
     one transfers its zone to nobody (case 1940856748)."""
     faults = (
-        Fault(verb="restart", at_s=10.0, for_s=2.0, node="site-a"),
-        Fault(verb="store_down", at_s=11.0, for_s=20.0),  # nothing tells it what to answer
+        Fault(verb="power_off", at_s=10.0, for_s=2.0, site="site-a"),
+        Fault(verb="delay", at_s=11.0, for_s=20.0, message="watch", by_s=1.0),  # its view is never current
     )
     assert failures(EMBEDDED, *faults, transfer_s=5.0) == {}
